@@ -1,0 +1,100 @@
+"""From a checkpoint of the authors' released code to one that our network loads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from hybrid_nets.blocks.position import resize_grid
+from hybrid_nets.nets import glims
+
+__all__ = ["convert_released"]
+
+RELEASED_KEYS = {glims.GLIMS: glims.RELEASED_KEYS}
+
+
+def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch.Tensor]:
+    """A released checkpoint's weights under our names, ready for ``network.load_state_dict(…, strict=True)``.
+
+    Dead keys (see each network's ``RELEASED_KEYS``) are dropped. So are the auxiliary heads of a network that has none
+    (``deep_supervision=False``). Position embeddings of another ``img_size`` are resampled, cubic ones being assumed
+    where the checkpoint stores them flat. Neither argument is changed.
+
+    Args:
+        network: the network that will load the result, of the same configuration as the checkpoint's.
+        state_dict: the checkpoint, as it is or as ``{"state_dict": …}``, with or without ``module.`` before each key.
+
+    Raises:
+        TypeError: there are no released checkpoints of this kind of network.
+        KeyError: keys are missing or unknown; all are listed.
+        ValueError: a tensor has another shape than the network's; the first ones are listed.
+
+    Example::
+
+        network = GLIMS(4, 3, variant="released")
+        checkpoint = torch.load("fold2.pt", weights_only=True)
+        network.load_state_dict(convert_released(network, checkpoint))
+    """
+    rules = next((keys for kind, keys in RELEASED_KEYS.items() if isinstance(network, kind)), None)
+    if rules is None:
+        known = ", ".join(kind.__name__ for kind in RELEASED_KEYS)
+        raise TypeError(f"no released checkpoints are known for {type(network).__name__}; known: {known}.")
+    expected = network.state_dict()
+    converted: dict[str, torch.Tensor] = {}
+    unknown, reshaped = [], []
+    for key, tensor in unwrap(state_dict).items():
+        name = rename(key, rules)
+        if name is None or is_absent_head(name, expected):
+            continue
+        if name not in expected:
+            unknown.append(key)
+            continue
+        converted[name] = fit_position(tensor, expected[name]) if name.endswith("position.weight") else tensor
+        if converted[name].shape != expected[name].shape:
+            reshaped.append(f"{key} is {list(tensor.shape)}, needs {list(expected[name].shape)}")
+    missing = [name for name in expected if name not in converted]
+    if unknown or missing:
+        raise KeyError(f"not a released {type(network).__name__} checkpoint: unknown keys {unknown}, missing keys {missing}.")
+    if reshaped:
+        raise ValueError(
+            f"the checkpoint has another configuration than the network ({len(reshaped)} shapes differ): "
+            f"{'; '.join(reshaped[:3])}. Build the network with the checkpoint's channels and feature_size."
+        )
+    return converted
+
+
+def unwrap(checkpoint: Mapping) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint that may be nested under ``state_dict`` and carry DataParallel's prefix."""
+    state = checkpoint.get("state_dict", checkpoint)
+    return {key.removeprefix("module."): tensor for key, tensor in state.items()}
+
+
+def rename(key: str, rules: tuple) -> str | None:
+    """Our name for a released key, None for a dead one."""
+    for pattern, replacement in rules:
+        if replacement is None:
+            if re.search(pattern, key):
+                return None
+        else:
+            key = re.sub(pattern, replacement, key)
+    return key
+
+
+def is_absent_head(name: str, expected: Mapping) -> bool:
+    """Whether ``name`` belongs to an auxiliary head that this network was built without."""
+    return bool(re.match(r"heads\.[1-9]\d*\.", name)) and name not in expected and "heads.0.weight" in expected
+
+
+def fit_position(embedding: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A flat (1, c, n) or gridded (1, c, *) position embedding on the grid of ``like`` (1, c, *)."""
+    if embedding.shape[:2] != like.shape[:2]:
+        return embedding
+    if embedding.ndim == 3:
+        dims = like.ndim - 2
+        side = round(embedding.shape[2] ** (1 / dims))
+        cubic = side**dims == embedding.shape[2] and embedding.shape[2] != like[0, 0].numel()
+        embedding = embedding.reshape(1, -1, *([side] * dims if cubic else like.shape[2:]))
+    return resize_grid(embedding, like.shape[2:])
