@@ -1,6 +1,35 @@
 """Hybrid CNN-Transformer networks for medical image segmentation, and what their MONAI bundles need."""
 
+from hybrid_nets.brats import BratsLabelsd
+from hybrid_nets.bundle import bundle_root, flag, phantom_dir
+from hybrid_nets.checkpoints import CheckpointHandler, load_network
 from hybrid_nets.convert import convert_released
+from hybrid_nets.datalist import find_cases
+from hybrid_nets.errors import InputError, show_short_errors
+from hybrid_nets.evaluation import CaseMetrics, ClassDice
 from hybrid_nets.nets.glims import GLIMS
+from hybrid_nets.progress import ProgressHandler
+from hybrid_nets.transforms import CheckImaged, StandardizeChannelsd, StandardizeLabelsd
+from hybrid_nets.writers import AtomicNibabelWriter, case_name
 
-__all__ = ["GLIMS", "convert_released"]
+__all__ = [
+    "GLIMS",
+    "AtomicNibabelWriter",
+    "BratsLabelsd",
+    "CaseMetrics",
+    "CheckImaged",
+    "CheckpointHandler",
+    "ClassDice",
+    "InputError",
+    "ProgressHandler",
+    "StandardizeChannelsd",
+    "StandardizeLabelsd",
+    "bundle_root",
+    "case_name",
+    "convert_released",
+    "find_cases",
+    "flag",
+    "load_network",
+    "phantom_dir",
+    "show_short_errors",
+]

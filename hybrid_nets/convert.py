@@ -11,9 +11,10 @@ from torch import nn
 from hybrid_nets.blocks.position import resize_grid
 from hybrid_nets.nets import glims
 
-__all__ = ["convert_released"]
+__all__ = ["convert_released", "released_options"]
 
 RELEASED_KEYS = {glims.GLIMS: glims.RELEASED_KEYS}
+RELEASED_OPTIONS = {glims.GLIMS: glims.RELEASED_OPTIONS}
 
 
 def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch.Tensor]:
@@ -64,6 +65,23 @@ def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch
             f"{'; '.join(reshaped[:3])}. Build the network with the checkpoint's channels and feature_size."
         )
     return converted
+
+
+def released_options(kind: type[nn.Module], state_dict: Mapping) -> dict[str, int]:
+    """The constructor options that a released checkpoint was built with, as far as its tensors show them.
+
+    Args:
+        kind: class of the network.
+        state_dict: the checkpoint, wrapped or not.
+
+    Raises:
+        KeyError: it is no released checkpoint of that network.
+    """
+    weights = unwrap(state_dict)
+    absent = [key for _, key, _ in RELEASED_OPTIONS[kind] if key not in weights]
+    if absent:
+        raise KeyError(f"not a released {kind.__name__} checkpoint: missing keys {absent}.")
+    return {option: weights[key].shape[axis] for option, key, axis in RELEASED_OPTIONS[kind]}
 
 
 def unwrap(checkpoint: Mapping) -> dict[str, torch.Tensor]:

@@ -8,9 +8,6 @@ import torch
 
 __all__ = ["as_grid", "check_multiple"]
 
-AXES = ("depth", "height", "width")
-
-
 def as_grid(size: int | Sequence[int], spatial_dims: int, name: str) -> tuple[int, ...]:
     """``size`` as a tuple of ``spatial_dims`` ints; one int is repeated.
 
@@ -33,7 +30,7 @@ def as_grid(size: int | Sequence[int], spatial_dims: int, name: str) -> tuple[in
     return grid
 
 
-def check_multiple(size: Sequence[int], factor: int, name: str) -> None:
+def check_multiple(size: list[int], factor: int, name: str) -> None:
     """Refuse sizes that are not positive multiples of ``factor`` on every axis.
 
     Args:
@@ -46,17 +43,16 @@ def check_multiple(size: Sequence[int], factor: int, name: str) -> None:
 
     Example::
 
-        >>> check_multiple((96, 97, 96), 32, "input")
+        >>> check_multiple([96, 97, 96], 32, "input")
         Traceback (most recent call last):
         ValueError: input: axis 1 (height) has size 97, not a multiple of 32; crop to 96 or pad to 128.
     """
-    # A traced size is a tensor and an exported one may be symbolic: both have passed this check at example time.
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # sizes are tensors there, and the example input has been run before
         return
-    for axis, side in enumerate(size):
-        if side > 0 and side % factor == 0:
-            continue
-        low, high = side // factor * factor, (side // factor + 1) * factor
-        fix = f"crop to {low} or pad to {high}" if low > 0 else f"pad to {factor}"
-        label = AXES[axis + 3 - len(size)]
-        raise ValueError(f"{name}: axis {axis} ({label}) has size {side}, not a multiple of {factor}; {fix}.")
+    for axis in range(len(size)):
+        side = size[axis]
+        if side <= 0 or side % factor != 0:
+            low, high = side // factor * factor, (side // factor + 1) * factor
+            fix = f"crop to {low} or pad to {high}" if low > 0 else f"pad to {factor}"
+            label = ["depth", "height", "width"][axis + 3 - len(size)]
+            raise ValueError(f"{name}: axis {axis} ({label}) has size {side}, not a multiple of {factor}; {fix}.")

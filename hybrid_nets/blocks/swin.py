@@ -160,7 +160,8 @@ class WindowAttention(nn.Module):
     def forward(self, x: torch.Tensor, index: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """``x`` (b, windows, n, c), ``index`` (n, n) into the bias table, ``mask`` (windows, 1, n, n) or None."""
         b, windows, n, c = x.shape
-        q, k, v = self.qkv(x).reshape(b, windows, n, 3, self.num_heads, c // self.num_heads).permute(3, 0, 1, 4, 2, 5)
+        qkv = self.qkv(x).reshape(b, windows, n, 3, self.num_heads, c // self.num_heads)
+        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)
         bias = self.bias_table[index].permute(2, 0, 1)[None].to(q.dtype)
         bias = bias.expand(windows, -1, -1, -1) if mask is None else bias + mask.to(q.dtype)
         drop = self.attn_drop_rate if self.training else 0.0

@@ -23,8 +23,12 @@ from hybrid_nets.blocks.swin import SwinStage
 
 __all__ = ["GLIMS"]
 
-STRIDE = 32  # voxels of input per voxel of the deepest grid
-
+# Where the authors' checkpoints show how their network was built: (option, key, axis of the tensor).
+RELEASED_OPTIONS = (
+    ("in_channels", "stem.conv.weight", 1),
+    ("out_channels", "out1.conv.conv.weight", 0),
+    ("feature_size", "stem.conv.weight", 0),
+)
 # What `convert_released` does to the keys of the authors' checkpoints, in order: (pattern, replacement); None drops.
 RELEASED_KEYS = (
     (r"relative_position_index$", None),  # follows from the window
@@ -125,7 +129,8 @@ class GLIMS(nn.Module):
         if len(depths) != 4 or len(num_heads) != 4:
             raise ValueError(f"depths and num_heads need 4 entries, one per level, got {depths} and {num_heads}.")
         size = as_grid(img_size, 3, "img_size")
-        check_multiple(size, STRIDE, "img_size")
+        self.stride = 32  # voxels of input per voxel of the deepest grid
+        check_multiple(list(size), self.stride, "img_size")
         released = variant == "released"
         self.in_channels, self.deep_supervision = in_channels, deep_supervision
         widths = [feature_size * 2**level for level in range(6)]
@@ -193,11 +198,16 @@ class GLIMS(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         if x.ndim != 5 or x.shape[1] != self.in_channels:
             raise ValueError(f"input must be (batch, {self.in_channels}, depth, height, width), got {list(x.shape)}.")
-        check_multiple(x.shape[2:], STRIDE, "input")
+        check_multiple(x.shape[2:], self.stride, "input")
         deep, skips = self.encode(x)
         features = self.decode(deep, skips)
-        logits = [head(feature) for head, feature in zip(self.heads, features)]
-        return logits if self.training and self.deep_supervision else logits[0]
+        logits: list[torch.Tensor] = []
+        for level, head in enumerate(self.heads):
+            if level == 0 or self.training:
+                logits.append(head(features[level]))
+        if self.training and self.deep_supervision:
+            return logits
+        return logits[0]
 
 
 class DMSF(nn.Module):

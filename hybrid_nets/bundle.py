@@ -1,0 +1,77 @@
+"""What a bundle's JSON needs to know about where it lies and what was typed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from hybrid_nets.phantoms import brain_tumor_dir
+
+__all__ = ["bundle_root", "flag", "phantom_dir"]
+
+logger = logging.getLogger(__name__)
+
+
+def bundle_root(name: str) -> str:
+    """The folder of the bundle whose config is running, so that outputs land there and not where one happens to stand.
+
+    MONAI doesn't tell a config its own path. It is, in this order: from ``--config_file`` on the command line; the
+    current folder if it is the bundle; ``bundles/<name>`` below the current folder or beside this package. Otherwise the
+    current folder, as in MONAI's own bundles.
+
+    Args:
+        name: the bundle's folder name.
+    """
+    for argument, value in zip(sys.argv, [*sys.argv[1:], ""]):
+        option, _, inline = argument.partition("=")
+        if option == "--config_file":
+            first = (inline or value).strip("[]()\"' ").split(",")[0].strip("\"' ")
+            candidate = Path(first).expanduser().resolve().parent.parent
+            if is_bundle(candidate):
+                return str(candidate)
+    here = Path.cwd()
+    for candidate in (here, here / "bundles" / name, Path(__file__).resolve().parents[1] / "bundles" / name):
+        if is_bundle(candidate):
+            return str(candidate)
+    return str(here)
+
+
+def is_bundle(folder: Path) -> bool:
+    return (folder / "configs" / "metadata.json").is_file()
+
+
+def flag(value: object) -> bool:
+    """A switch as it comes from JSON or the command line, where ``--resume true`` arrives as a string.
+
+    Raises:
+        ValueError: neither true nor false.
+
+    Example::
+
+        >>> flag(True), flag("true"), flag("False"), flag(0)
+        (True, True, False, False)
+    """
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "none": False}
+    word = str(value).strip().lower()
+    if word not in words:
+        raise ValueError(f"expected true or false, got {value!r}.")
+    return words[word]
+
+
+def phantom_dir(kind: str) -> str:
+    """Folder of a built-in phantom data set, made on first use; says in the log that it stands in for real data.
+
+    Args:
+        kind: ``"brain_tumor"``.
+    """
+    makers = {"brain_tumor": brain_tumor_dir}
+    if kind not in makers:
+        raise ValueError(f"unknown phantom {kind!r}; known are {list(makers)}.")
+    folder = makers[kind]()
+    logger.warning(
+        "No dataset_dir given: running on the built-in %s phantom in %s. For real data add --dataset_dir /path/to/data.",
+        kind,
+        folder,
+    )
+    return str(folder)

@@ -1,0 +1,191 @@
+"""Checkpoints that are whole or not there, load strictly, and let training go on where it stopped."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+from monai.utils import set_determinism
+from torch import nn
+
+from hybrid_nets.atomic import replacing
+from hybrid_nets.bundle import flag
+from hybrid_nets.errors import InputError
+
+__all__ = ["CheckpointHandler", "Ensemble", "load_network", "save_atomic"]
+
+logger = logging.getLogger(__name__)
+
+
+def save_atomic(content: object, path: str | Path) -> None:
+    """``torch.save``, whole or not at all."""
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """The content of a checkpoint, tensors and plain values only.
+
+    Raises:
+        InputError: no such file, or not a checkpoint that is safe to read.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"no checkpoint at {path}; train first (python -m monai.bundle run --config_file …/configs/train.json), "
+            "convert a released one (tools/convert_checkpoint.py), or give its path with --checkpoints."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} can't be read as a checkpoint of tensors ({reason}); give another file.") from error
+
+
+def load_strictly(network: nn.Module, path: str | Path) -> None:
+    """Load the weights in ``path``, flat or under ``model``; every key and shape must agree.
+
+    Raises:
+        InputError: they don't; names the first differences.
+    """
+    content = read_checkpoint(path)
+    weights = content.get("model", content)
+    own = network.state_dict()
+    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    differences = [f"lacks {key}" for key in missing] + [f"has an unknown {key}" for key in unknown]
+    differences += [
+        f"has {key} of shape {list(weights[key].shape)}, the network {list(own[key].shape)}"
+        for key in own.keys() & weights.keys()
+        if weights[key].shape != own[key].shape and not key.endswith("position.weight")
+    ]
+    if differences:
+        raise InputError(
+            f"{path} does not fit the network: it {'; it '.join(sorted(differences, reverse=True)[:2])}"
+            f" ({len(differences)} differences). Give the options it was trained with, such as feature_size and out_channels."
+        )
+    network.load_state_dict(weights)
+
+
+def load_network(
+    network: nn.Module, checkpoints: str | Path | Sequence[str | Path], device: str | torch.device = "cpu"
+) -> nn.Module:
+    """``network`` with the weights of one checkpoint, or an :class:`Ensemble` of copies of it with those of several.
+
+    Raises:
+        InputError: a checkpoint is missing, unsafe to read, or of another configuration.
+    """
+    paths = [checkpoints] if isinstance(checkpoints, (str, Path)) else list(checkpoints)
+    members = [network, *(copy.deepcopy(network) for _ in paths[1:])]
+    for member, path in zip(members, paths):
+        load_strictly(member, path)
+        logger.info("Loaded the weights in %s.", path)
+    return (members[0] if len(members) == 1 else Ensemble(members)).to(device)
+
+
+class Ensemble(nn.Module):
+    """The mean of several networks' logits; shapes as theirs."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([member(x) for member in self.members]).mean(0)
+
+
+class CheckpointHandler:
+    """Saves what training needs to go on, and the weights to use, after each epoch; resumes from the former.
+
+    ``last.pt`` holds network, optimizer, schedule, epoch, gradient scaler and best score. ``model.pt`` holds weights
+    only: those of the best validation so far, and before the first validation those of the last epoch, so that
+    inference works after any number of epochs. Both are replaced as a whole or not at all.
+
+    Random numbers start anew from ``seed`` and the epoch's number at each epoch: a resumed training draws the same
+    crops, augmentations and dropout masks as one that was never stopped.
+
+    Args:
+        ckpt_dir: folder of the checkpoints.
+        network: what is trained.
+        optimizer: its optimizer.
+        lr_scheduler: its schedule. If ``epochs`` was raised, the schedule keeps the length it is built with now.
+        evaluator: the validation engine, whose key metric says what is best.
+        seed: of all random numbers.
+        resume: go on from ``last.pt`` if there is one.
+    """
+
+    def __init__(
+        self,
+        ckpt_dir: str | Path,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
+        evaluator: Engine,
+        seed: int = 0,
+        resume: bool | str = False,
+    ) -> None:
+        self.last, self.best = Path(ckpt_dir) / "last.pt", Path(ckpt_dir) / "model.pt"
+        self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
+        self.evaluator, self.seed, self.resume = evaluator, int(seed), flag(resume)
+        self.best_score: float | None = None
+        self.validated = False
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.seed_epoch)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        self.evaluator.add_event_handler(Events.COMPLETED, self.note_validation)
+
+    def start(self, engine: Engine) -> None:
+        if not self.resume:
+            return
+        if not self.last.is_file():
+            logger.warning("Nothing to resume at %s: training starts from the beginning.", self.last)
+            return
+        load_strictly(self.network, self.last)
+        state = read_checkpoint(self.last)
+        self.optimizer.load_state_dict(state["optimizer"])
+        length = {k: v for k, v in vars(self.lr_scheduler).items() if k == "T_max"}
+        self.lr_scheduler.load_state_dict({**state["lr_scheduler"], **length})
+        if state["scaler"] and getattr(engine, "scaler", None):
+            engine.scaler.load_state_dict(state["scaler"])
+        self.best_score = state["best_score"]
+        engine.state.epoch = state["epoch"]
+        engine.state.iteration = state["epoch"] * engine.state.epoch_length
+        logger.info("Resumed from %s after epoch %d.", self.last, state["epoch"])
+
+    def seed_epoch(self, engine: Engine) -> None:
+        seed = self.seed + engine.state.epoch
+        set_determinism(seed)
+        transform = getattr(getattr(engine.data_loader, "dataset", None), "transform", None)
+        if hasattr(transform, "set_random_state"):
+            transform.set_random_state(seed)
+
+    def note_validation(self, engine: Engine) -> None:
+        self.validated = True
+
+    def save(self, engine: Engine) -> None:
+        weights = self.network.state_dict()
+        score = self.evaluator.state.metrics.get(self.evaluator.state.key_metric_name) if self.validated else None
+        self.validated = False
+        if score is not None and (self.best_score is None or score > self.best_score):
+            self.best_score = float(score)
+            save_atomic(weights, self.best)
+            logger.info("Best validation so far (%.4f): saved %s.", score, self.best)
+        elif self.best_score is None:
+            save_atomic(weights, self.best)
+        save_atomic(self.state(engine.state.epoch, weights, getattr(engine, "scaler", None)), self.last)
+
+    def state(self, epoch: int, weights: Mapping, scaler: torch.amp.GradScaler | None) -> dict:
+        """What ``last.pt`` holds."""
+        return {
+            "model": weights,
+            "optimizer": self.optimizer.state_dict(),
+            "lr_scheduler": self.lr_scheduler.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "epoch": epoch,
+            "best_score": self.best_score,
+        }

@@ -1,0 +1,200 @@
+"""Find a data set's cases on disk: MSD's ``dataset.json``, a list with folds, or per-case folders as BraTS ships them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nibabel as nib
+from monai.data import partition_dataset
+
+from hybrid_nets.conventions import BRATS_VALUES, SYNONYMS, canonical_name, channel_order, label_mapping
+from hybrid_nets.errors import InputError
+
+__all__ = ["Cases", "find_cases"]
+
+SUFFIXES = (".nii.gz", ".nii")
+
+
+@dataclass
+class Cases:
+    """MONAI data lists: dicts with ``image`` (a path, or one per channel), ``label`` (a path) and what they mean.
+
+    ``channel_order`` says which of the file's channels to take, in order, and ``label_values`` maps label values to the
+    bundle's; :class:`hybrid_nets.StandardizeChannelsd` and :class:`hybrid_nets.StandardizeLabelsd` read them.
+    """
+
+    training: list[dict] = field(default_factory=list)
+    validation: list[dict] = field(default_factory=list)
+    test: list[dict] = field(default_factory=list)
+
+    @property
+    def to_segment(self) -> list[dict]:
+        """Cases without a reference; all images where every case has one."""
+        return self.test or [{k: v for k, v in case.items() if k != "label"} for case in self.training + self.validation]
+
+
+def find_cases(
+    dataset_dir: str | Path,
+    datalist: str | Path | None = None,
+    channels: Sequence[str] | None = None,
+    labels: Mapping | None = None,
+    fold: int = 0,
+    num_folds: int = 5,
+    seed: int = 0,
+    split: bool = True,
+) -> Cases:
+    """List the cases of a data set, split into training, validation and test, each checked by its header.
+
+    Args:
+        dataset_dir: folder of the data set. Relative paths in ``datalist`` start here.
+        datalist: JSON with ``training`` and ``test`` lists as in MSD's ``dataset.json``; training entries may carry a
+            ``fold``, or there may be a ``validation`` list. Default: ``dataset.json`` in ``dataset_dir`` if it exists,
+            else the folder is searched for BraTS cases: folders of one file per channel, and maybe a segmentation.
+        channels: names of the channels the network takes, in order; None where images have one channel.
+        labels: label value → name, as the bundle writes them; label names that the data set states are matched to them.
+            None leaves label values alone.
+        fold: which of the folds validates; the others train.
+        num_folds: number of folds to draw where the list has none.
+        seed: of that draw.
+        split: set validation cases apart; without, all cases with a reference stay in ``training``.
+
+    Raises:
+        InputError: no data set there, no cases in it, a missing file or channel, images that aren't of one grid.
+    """
+    root = Path(dataset_dir).expanduser()
+    if not root.is_dir():
+        raise InputError(f"dataset_dir {str(root)!r} is not a folder; give the folder of the data set.")
+    path = root / "dataset.json" if datalist is None else Path(datalist).expanduser()
+    names = {int(value): name for value, name in labels.items()} if labels else None
+    if path.is_file():
+        training, validation, test = read_datalist(root, path, channels, names)
+    elif datalist is not None:
+        raise InputError(f"datalist {str(path)!r} is not a file; give a JSON file in MSD's dataset.json layout.")
+    else:
+        training, test = scan_folders(root, channels, names)
+        validation = []
+    if split and training and not validation:
+        training, validation = draw_fold(training, fold, num_folds, seed)
+    cases = Cases(training, validation, test)
+    check_cases(cases, channels)
+    return cases
+
+
+def read_datalist(
+    root: Path, path: Path, channels: Sequence[str] | None, names: dict[int, str] | None
+) -> tuple[list[dict], list[dict], list[dict]]:
+    """Training, validation and test cases of a JSON list, with what it says of channels and labels."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); mend it or give another datalist.") from error
+    meaning: dict = {}
+    modality = content.get("modality", content.get("channel_names"))
+    if channels and modality:
+        meaning["channel_order"] = channel_order([modality[key] for key in sorted(modality, key=int)], channels)
+    if names and content.get("labels"):
+        stated = {int(value): name for value, name in content["labels"].items()}
+        meaning["label_values"] = label_mapping(stated, names)
+
+    def resolve(file: str | Sequence[str]) -> str | list[str]:
+        return str(root / file) if isinstance(file, str) else [str(root / part) for part in file]
+
+    def entries(section: str) -> list[dict]:
+        listed = [{"image": item} if isinstance(item, str) else dict(item) for item in content.get(section, [])]
+        paths = [{key: resolve(item[key]) for key in ("image", "label") if key in item} for item in listed]
+        return [{**item, **found, **meaning} for item, found in zip(listed, paths)]
+
+    if not entries("training") and not entries("test"):
+        raise InputError(f'{path} lists no cases; it needs a "training" or a "test" list of {{"image": …, "label": …}}.')
+    return entries("training"), entries("validation"), entries("test")
+
+
+def scan_folders(
+    root: Path, channels: Sequence[str] | None, names: dict[int, str] | None
+) -> tuple[list[dict], list[dict]]:
+    """Cases with and without a segmentation: folders with one file per channel, and files that are a case each."""
+    files = sorted(file for suffix in SUFFIXES for file in root.rglob(f"*{suffix}"))
+    if not files:
+        raise InputError(f"no NIfTI files in {root}; expected a dataset.json, a folder of files per case, or files.")
+    cases = []
+    for folder in sorted({file.parent for file in files}):
+        listed = [file for file in files if file.parent == folder]
+        if channels and len(channels) > 1 and any(suffix_name(file)[1] in SYNONYMS for file in listed):
+            cases.append(read_folder(folder, listed, channels, names))
+        else:
+            cases += [{"image": str(file)} for file in listed]
+    return [case for case in cases if "label" in case], [case for case in cases if "label" not in case]
+
+
+def suffix_name(file: Path) -> tuple[str, str]:
+    """Separator and meaning of the last part of a file's name: ``_`` and ``T1ce`` for ``BraTS2021_00000_t1ce.nii.gz``."""
+    stem = file.name.removesuffix(".gz").removesuffix(".nii")
+    cut = max(stem.rfind("_"), stem.rfind("-"))
+    return (stem[cut], canonical_name(stem[cut + 1 :])) if cut > 0 else ("", "")
+
+
+def read_folder(folder: Path, listed: list[Path], channels: Sequence[str], names: dict[int, str] | None) -> dict:
+    """One case: files whose names end in a channel's or the segmentation's name, after ``_`` or ``-``."""
+    named = {suffix_name(file)[1]: file for file in listed}
+    for channel in channels:
+        if canonical_name(channel) not in named:
+            endings = ", ".join(SYNONYMS.get(canonical_name(channel), (channel,)))
+            found = [file.name for file in listed]
+            raise InputError(f"{folder}: no {channel} image, that is no file name ending in one of {endings}; found {found}.")
+    case: dict = {"image": [str(named[canonical_name(channel)]) for channel in channels]}
+    if "segmentation" in named:
+        case["label"] = str(named["segmentation"])
+        # The two generations of BraTS differ in their file names and in the value of enhancing tumour.
+        stated = BRATS_VALUES[suffix_name(named["segmentation"])[0]]
+        case |= {"label_values": label_mapping(stated, names)} if names else {}
+    return case
+
+
+def draw_fold(training: list[dict], fold: int, num_folds: int, seed: int) -> tuple[list[dict], list[dict]]:
+    """Training and validation cases, by the list's own folds where it has any."""
+    if any("fold" in case for case in training):
+        folds = {case.get("fold") for case in training}
+        if fold not in folds:
+            raise InputError(f"fold {fold} is not in the data list; it has {sorted(f for f in folds if f is not None)}.")
+        return [c for c in training if c.get("fold") != fold], [c for c in training if c.get("fold") == fold]
+    parts = min(num_folds, len(training))
+    if parts < 2:
+        raise InputError(f"training needs 2 cases at least, one to train and one to validate, got {len(training)}.")
+    if not 0 <= fold < parts:
+        raise InputError(f"fold {fold} is out of range; {len(training)} cases make folds 0 to {parts - 1}.")
+    folds = partition_dataset(training, num_partitions=parts, shuffle=True, seed=seed)
+    return [case for i, part in enumerate(folds) if i != fold for case in part], folds[fold]
+
+
+def check_cases(cases: Cases, channels: Sequence[str] | None) -> None:
+    """Read every NIfTI header, which is quick, so that a bad file shows now and not in the tenth epoch."""
+    for case in [*cases.training, *cases.validation, *cases.test]:
+        files = case["image"] if isinstance(case["image"], list) else [case["image"]]
+        shapes = [read_shape(file) for file in files]
+        if None in shapes:
+            continue
+        if any(shape[:3] != shapes[0][:3] for shape in shapes):
+            raise InputError(f"the images of one case differ in shape: {dict(zip(files, shapes))}; resample them to one grid.")
+        count = len(files) if len(files) > 1 else (*shapes[0], 1)[3]
+        needed = max(case["channel_order"]) + 1 if "channel_order" in case else len(channels or [0])
+        if count != needed:
+            wanted = f"{needed} ({', '.join(channels)}, in this order)" if channels else "1"
+            raise InputError(f"{files[0]} has {count} channel{'s' * (count != 1)}, the network takes {wanted}.")
+        shape = read_shape(case["label"]) if "label" in case else None
+        if shape is not None and shape[:3] != shapes[0][:3]:
+            raise InputError(f"{case['label']} has shape {shape}, its image {shapes[0]}; resample one to the other's grid.")
+
+
+def read_shape(file: str) -> tuple[int, ...] | None:
+    """Shape of a NIfTI file from its header; None for other formats, which MONAI reads later."""
+    if not Path(file).exists():
+        raise InputError(f"{file} does not exist; correct the data list or dataset_dir.")
+    if not file.endswith(SUFFIXES):
+        return None
+    try:
+        return nib.load(file).shape
+    except Exception as error:
+        raise InputError(f"{file} can't be read as NIfTI ({error}); mend or remove it.") from error

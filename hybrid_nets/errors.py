@@ -1,0 +1,48 @@
+"""Errors of the user's making: one class, and one line on the screen instead of a traceback."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from types import TracebackType
+
+__all__ = ["InputError", "show_short_errors"]
+
+logger = logging.getLogger(__name__)
+
+
+class InputError(ValueError):
+    """Data, a checkpoint or a setting that can't be used; the message says what to do about it."""
+
+
+def find_input_error(error: BaseException | None) -> str | None:
+    """The message of the InputError that ``error`` comes from, through MONAI's wrappers and loader processes."""
+    while error is not None:
+        if isinstance(error, InputError):
+            return str(error)
+        # A loader process sends its error as text; the last line of its traceback is the one we raised.
+        in_worker = re.findall(r"^hybrid_nets\.errors\.InputError: (.*)", str(error), flags=re.MULTILINE)
+        if in_worker:
+            return in_worker[-1]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def show_short_errors() -> None:
+    """From now on, end on an InputError with ``error: …`` on one line and exit status 1, not with a traceback.
+
+    Set the environment variable ``HYBRID_NETS_TRACEBACK=1`` to see the traceback as well. The bundles call this when
+    they start; other errors, and programs that import this package, are left alone.
+    """
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        message = find_input_error(error)
+        if message is None or os.environ.get("HYBRID_NETS_TRACEBACK"):
+            previous(kind, error, traceback)
+        if message is not None:
+            print(f"error: {message}", file=sys.stderr)
+
+    sys.excepthook = hook

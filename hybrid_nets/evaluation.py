@@ -1,0 +1,127 @@
+"""Dice, surface Dice and 95 % Hausdorff distance per case and class, in millimetres, with the cases they rest on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import MeanDice
+from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+
+from hybrid_nets.atomic import replacing
+
+__all__ = ["CaseMetrics", "ClassDice", "summarize"]
+
+logger = logging.getLogger(__name__)
+
+METRICS = ("dice", "surface_dice", "hd95_mm")
+
+
+class ClassDice:
+    """Evaluator handler that adds ``val_dice_<class>`` to the engine's metrics, the mean over cases with that class.
+
+    Args:
+        class_names: names of the channels of ``pred`` and ``label``, ``(c, *)``; ``background`` is left out.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self.channels = {name: i for i, name in enumerate(class_names) if name != "background"}
+
+    def attach(self, engine: Engine) -> None:
+        for name, channel in self.channels.items():
+            metric = MeanDice(include_background=True, output_transform=partial(select_channel, channel=channel))
+            metric.attach(engine, f"val_dice_{name.replace(' ', '_')}")
+
+
+def select_channel(output: list[dict], channel: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """One channel of prediction and label of each item of a batch, for a MONAI metric."""
+    pick = slice(channel, channel + 1)
+    return [item["pred"][pick] for item in output], [item["label"][pick] for item in output]
+
+
+class CaseMetrics:
+    """Evaluator handler that writes ``metrics.csv``, a row per case and class, and ``summary.json``, the means.
+
+    A metric is left empty where it is undefined: all of them where the class is neither in reference nor prediction,
+    distances where it is in one of the two only (Dice and surface Dice are then 0). Means are over the rest, and the
+    summary says how many that are and how many cases were empty or missed.
+
+    Args:
+        output_dir: folder of the two files.
+        class_names: names of the channels of ``pred`` and ``label``, which are one-hot or multi-label ``(c, d, h, w)``.
+        tolerance_mm: surface Dice counts surface points closer than this.
+    """
+
+    def __init__(self, output_dir: str | Path, class_names: Sequence[str], tolerance_mm: float = 1.0) -> None:
+        self.output_dir, self.class_names, self.tolerance_mm = Path(output_dir), list(class_names), tolerance_mm
+        self.rows: list[dict] = []
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, lambda _: self.rows.clear())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.measure)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def measure(self, engine: Engine) -> None:
+        for item in engine.state.output:
+            pred, label = item["pred"], item["label"]
+            case = Path(str(pred.meta.get("filename_or_obj", len(self.rows)))).name
+            spacing = [float(s) for s in pred.pixdim]
+            for name, p, y in zip(self.class_names, pred.as_tensor(), label.as_tensor()):
+                self.rows.append({"case": case, "class": name, **self.compare(p[None, None], y[None, None], spacing)})
+
+    def compare(self, pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]) -> dict:
+        """Metrics and voxel counts of one class: binary (1, 1, d, h, w) maps of voxels with sides ``spacing`` in mm."""
+        counts = {"pred_voxels": int(pred.sum()), "label_voxels": int(label.sum())}
+        if not any(counts.values()):
+            return dict.fromkeys(METRICS, math.nan) | counts
+        if not all(counts.values()):
+            return {"dice": 0.0, "surface_dice": 0.0, "hd95_mm": math.nan} | counts
+        options = {"include_background": True, "spacing": spacing}
+        return {
+            "dice": float(compute_dice(pred, label)),
+            "surface_dice": float(compute_surface_dice(pred, label, class_thresholds=[self.tolerance_mm], **options)),
+            "hd95_mm": float(compute_hausdorff_distance(pred, label, percentile=95, **options)),
+        } | counts
+
+    def write(self, engine: Engine) -> None:
+        if not self.rows:
+            return
+        with replacing(self.output_dir / "metrics.csv") as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in self.rows)
+        summary = summarize(self.rows, self.class_names)
+        with replacing(self.output_dir / "summary.json") as temporary:
+            temporary.write_text(json.dumps(summary, indent=2) + "\n")
+        for name, values in summary.items():
+            logger.info(
+                "%s: Dice %s, surface Dice at %g mm %s, HD95 %s mm (means over %d, %d and %d cases; %d empty, %d missed)",
+                name,
+                *(values["dice"]["mean"], self.tolerance_mm, values["surface_dice"]["mean"], values["hd95_mm"]["mean"]),
+                *(values[metric]["cases"] for metric in METRICS),
+                *(values["empty"], values["missed"]),
+            )
+
+
+def summarize(rows: Sequence[dict], class_names: Sequence[str]) -> dict:
+    """Per class: mean and number of cases of each metric, and how many cases had it empty, missed or made up."""
+    summary = {}
+    for name in class_names:
+        own = [row for row in rows if row["class"] == name]
+        defined = {metric: [row[metric] for row in own if not math.isnan(row[metric])] for metric in METRICS}
+        summary[name] = {
+            metric: {"mean": round(sum(v) / len(v), 4) if v else None, "cases": len(v)} for metric, v in defined.items()
+        }
+        summary[name] |= {
+            "empty": sum(not row["label_voxels"] for row in own),
+            "missed": sum(bool(row["label_voxels"]) and not row["pred_voxels"] for row in own),
+            "made_up": sum(bool(row["pred_voxels"]) and not row["label_voxels"] for row in own),
+        }
+    return summary

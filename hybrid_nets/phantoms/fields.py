@@ -1,0 +1,73 @@
+"""Distances, random fields and MR imperfections that phantoms are drawn with.
+
+Points are float32 ``(3, n)`` in mm, x to the right, y to the front, z up. Distances are in mm and negative inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+__all__ = ["chain", "ellipsoid", "mirror", "noise_field", "ramp", "rician", "smooth_union"]
+
+GRID = 48
+
+
+def ellipsoid(points: np.ndarray, centre: Sequence[float], radii: Sequence[float]) -> np.ndarray:
+    """Distance ``(n,)`` to an ellipsoid: exact at its surface, close to exact near it."""
+    scaled = (points - column(centre)) / column(radii)
+    length = np.linalg.norm(scaled, axis=0) + 1e-6
+    return length * (length - 1) / (np.linalg.norm(scaled / column(radii), axis=0) + 1e-6)
+
+
+def chain(points: np.ndarray, nodes: Sequence[Sequence[float]]) -> np.ndarray:
+    """Distance ``(n,)`` to a tube through ``nodes``, each of them (x, y, z, radius)."""
+    distance = np.full(points.shape[1], np.inf, np.float32)
+    for start, end in zip(nodes[:-1], nodes[1:]):
+        axis = column(end[:3]) - column(start[:3])
+        offset = points - column(start[:3])
+        along = np.clip((axis * offset).sum(0) / (axis * axis).sum(), 0, 1)
+        radius = start[3] + (end[3] - start[3]) * along
+        np.minimum(distance, np.linalg.norm(offset - axis * along, axis=0) - radius, out=distance)
+    return distance
+
+
+def mirror(points: np.ndarray) -> np.ndarray:
+    """The points with the left half folded onto the right one, for organs that come in pairs."""
+    return np.stack([np.abs(points[0]), points[1], points[2]])
+
+
+def smooth_union(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
+    """Distance to two shapes whose seam is filled over about ``width`` mm."""
+    blend = np.maximum(width - np.abs(a - b), 0) / width
+    return np.minimum(a, b) - blend * blend * (width / 4)
+
+
+def ramp(depth: np.ndarray, width: float) -> np.ndarray:
+    """0 to 1 over ``width`` mm around depth 0: how much of a voxel a shape fills, for ``depth`` mm inside it."""
+    return np.clip(0.5 + depth / width, 0, 1, dtype=np.float32)
+
+
+def noise_field(points: np.ndarray, wavelength: float, rng: np.random.Generator) -> np.ndarray:
+    """A smooth random field ``(n,)`` with about zero mean, unit variance and waves of ``wavelength`` mm.
+
+    It repeats after about 9 wavelengths.
+    """
+    step = wavelength / 5.5
+    grid = rng.standard_normal((GRID, GRID, GRID), dtype=np.float32)
+    # A band-pass: without the second term, low frequencies would make some folds far wider than others.
+    grid = ndimage.gaussian_filter(grid, 1.0, mode="wrap") - ndimage.gaussian_filter(grid, 1.8, mode="wrap")
+    field = ndimage.map_coordinates(grid, points / step, order=1, mode="grid-wrap", output=np.float32)
+    return field / grid.std()
+
+
+def rician(signal: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """The magnitude of ``signal`` with complex Gaussian noise, as MR scanners record it."""
+    real = signal + sigma * rng.standard_normal(signal.shape, dtype=np.float32)
+    return np.hypot(real, sigma * rng.standard_normal(signal.shape, dtype=np.float32))
+
+
+def column(values: Sequence[float]) -> np.ndarray:
+    return np.asarray(values, np.float32)[:, None]

@@ -1,0 +1,172 @@
+"""Writes cases as a data set in the layout of the Medical Segmentation Decathlon (MSD), all of it or nothing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+__all__ = ["About", "Case", "write_msd"]
+
+# A case needs a few hundred MB while it is drawn, so more threads than this would cost more than they save.
+MAX_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with its segmentation.
+
+    Attributes:
+        image: float32 ``(channels, x, y, z)``, whole numbers that fit int16, which is how they are stored.
+        label: uint8 ``(x, y, z)``.
+        affine: float64 ``(4, 4)``, voxel indices to RAS+ world coordinates in mm.
+        name: file name without extension.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    affine: np.ndarray
+    name: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What ``dataset.json`` says of the data set; ``modality`` and ``labels`` are in order of their index."""
+
+    name: str
+    description: str
+    modality: tuple[str, ...]
+    labels: tuple[str, ...]
+    licence: str
+    reference: str
+    release: str
+
+
+def write_msd(
+    output_dir: str | Path, about: About, make_case: Callable[[int], Case], num_training: int, num_test: int
+) -> Path:
+    """Write ``num_training`` + ``num_test`` cases to ``output_dir``; nothing is done if it holds a ``dataset.json``.
+
+    The data set is built in a hidden sibling folder that is renamed when complete. So ``output_dir`` never holds half
+    a data set, and of several processes that write the same one, the first to finish wins and all return normally.
+
+    Args:
+        output_dir: the data set's folder. It and its parents are created if need be.
+        about: what the data set is.
+        make_case: case ``i`` of 0, 1, …; the training cases come first. Called from several threads.
+        num_training: cases with a label file, at least 1.
+        num_test: cases without, may be 0.
+
+    Returns:
+        The absolute path of ``output_dir``.
+
+    Raises:
+        ValueError: a number of cases is out of range, or a case does not fit its description.
+        FileExistsError: ``output_dir`` is a file, or a folder with other files in it.
+
+    Example::
+
+        write_msd("/data/phantom", about, brain_tumor_case, num_training=4, num_test=1)
+    """
+    if num_training < 1 or num_test < 0:
+        raise ValueError(
+            f"a data set needs num_training >= 1 and num_test >= 0, got {num_training} and {num_test}."
+        )
+    folder = Path(output_dir).expanduser().resolve()
+    if is_complete(folder):
+        return folder
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise FileExistsError(
+            f"{folder} exists and is not a data set (no dataset.json). Nothing was changed. "
+            f"Give a new or empty folder instead, for example {folder / about.name}."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    try:
+        write_files(building, about, make_case, num_training, num_test)
+        publish(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def is_complete(folder: Path) -> bool:
+    return (folder / "dataset.json").is_file()
+
+
+def publish(building: Path, folder: Path) -> None:
+    """Rename ``building`` to ``folder``, unless another process was faster."""
+    try:
+        os.replace(building, folder)
+    except OSError:
+        if not is_complete(folder):
+            raise
+
+
+def write_files(folder: Path, about: About, make_case: Callable[[int], Case], num_training: int, num_test: int) -> None:
+    for name in ("imagesTr", "labelsTr", "imagesTs"):
+        (folder / name).mkdir(parents=True)
+
+    def write_case(index: int) -> str:
+        case = make_case(index)
+        check_case(case, about)
+        training = index < num_training
+        # MSD stores the channels last, and leaves their axis out where there is only one.
+        voxels = np.moveaxis(case.image, 0, -1) if len(case.image) > 1 else case.image[0]
+        write_nifti(folder / ("imagesTr" if training else "imagesTs") / f"{case.name}.nii.gz", voxels, case, np.int16)
+        if training:
+            write_nifti(folder / "labelsTr" / f"{case.name}.nii.gz", case.label, case, np.uint8)
+        return f"{case.name}.nii.gz"
+
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        files = list(pool.map(write_case, range(num_training + num_test)))
+    text = json.dumps(dataset_json(about, files[:num_training], files[num_training:]), indent=2)
+    (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
+
+
+def check_case(case: Case, about: About) -> None:
+    if case.image.shape != (len(about.modality), *case.label.shape):
+        raise ValueError(
+            f"{case.name}: image {case.image.shape} should be {(len(about.modality), *case.label.shape)}, "
+            f"one channel per modality and the label's shape."
+        )
+    if case.label.max() >= len(about.labels):
+        raise ValueError(f"{case.name}: label {case.label.max()} has no name; add it to labels {about.labels}.")
+    limits = np.iinfo(np.int16)
+    if case.image.min() < limits.min or case.image.max() > limits.max:
+        raise ValueError(f"{case.name}: intensities must fit int16; scale them to {limits.min}..{limits.max}.")
+
+
+def write_nifti(path: Path, voxels: np.ndarray, case: Case, dtype: type) -> None:
+    """Compressed, and the same bytes for the same voxels: the time that gzip would store is left out."""
+    nifti = nib.Nifti1Image(np.rint(voxels).astype(dtype), case.affine)
+    nifti.set_sform(case.affine, code="scanner")
+    nifti.set_qform(case.affine, code="scanner")
+    nifti.header.set_xyzt_units("mm")
+    path.write_bytes(gzip.compress(nifti.to_bytes(), compresslevel=1, mtime=0))
+
+
+def dataset_json(about: About, training: list[str], test: list[str]) -> dict:
+    return {
+        "name": about.name,
+        "description": about.description,
+        "reference": about.reference,
+        "licence": about.licence,
+        "release": about.release,
+        "tensorImageSize": "4D" if len(about.modality) > 1 else "3D",
+        "modality": {str(i): name for i, name in enumerate(about.modality)},
+        "labels": {str(i): name for i, name in enumerate(about.labels)},
+        "numTraining": len(training),
+        "numTest": len(test),
+        "training": [{"image": f"./imagesTr/{file}", "label": f"./labelsTr/{file}"} for file in training],
+        "test": [f"./imagesTs/{file}" for file in test],
+    }

@@ -1,0 +1,28 @@
+"""A progress bar for MONAI's engines."""
+
+from __future__ import annotations
+
+from ignite.engine import Engine
+from ignite.handlers import ProgressBar
+
+__all__ = ["ProgressHandler"]
+
+
+class ProgressHandler:
+    """Ignite's progress bar as a MONAI handler; a trainer's shows the loss beside it.
+
+    Args:
+        description: what stands before the bar.
+    """
+
+    def __init__(self, description: str) -> None:
+        self.bar = ProgressBar(desc=description)
+
+    def attach(self, engine: Engine) -> None:
+        self.bar.attach(engine, output_transform=show_loss)
+
+
+def show_loss(output: list[dict]) -> dict | None:
+    """The loss of an engine's output, if it has one."""
+    loss = output[0].get("loss") if output else None
+    return None if loss is None else {"loss": f"{float(loss):.4f}"}

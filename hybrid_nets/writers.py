@@ -1,0 +1,53 @@
+"""Write label maps so that a reader never sees half of one, in the space of the image they came from."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+from monai.config import NdarrayOrTensor
+from monai.data import NibabelWriter
+from monai.data.utils import to_affine_nd
+from monai.transforms import Transform
+
+from hybrid_nets.atomic import replacing
+from hybrid_nets.conventions import SYNONYMS
+
+__all__ = ["AtomicNibabelWriter", "case_name"]
+
+
+class AtomicNibabelWriter(NibabelWriter):
+    """MONAI's NIfTI writer, by way of a temporary name, that keeps every spatial axis and the source's exact affine.
+
+    MONAI's own drops a trailing axis of one voxel with the channel axis, and writes whatever rounding is left in the
+    affine after transforms were undone.
+    """
+
+    def set_data_array(self, data_array: NdarrayOrTensor, channel_dim: int | None = 0, **_: object) -> None:
+        single = channel_dim == 0 and data_array.shape[0] == 1
+        super().set_data_array(
+            data_array[0] if single else data_array, channel_dim=None if single else channel_dim, squeeze_end_dims=False
+        )
+
+    def set_metadata(self, meta_dict: dict | None = None, resample: bool = True, **options: object) -> None:
+        super().set_metadata(meta_dict, resample=resample, **options)
+        original = self.get_meta_info(meta_dict)[0]
+        if original is not None and np.allclose(to_affine_nd(3, self.affine), to_affine_nd(3, original), atol=1e-3):
+            self.affine = original
+
+    def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: object) -> None:
+        with replacing(filename) as temporary:
+            super().write(temporary, verbose=verbose, **kwargs)
+
+
+def case_name(meta: dict, saver: Transform) -> dict:
+    """For ``SaveImage(output_name_formatter=…)``: the file's name, less a channel's name at its end.
+
+    ``BraTS-GLI-00000-000-t2f.nii.gz`` gives outputs that start with ``BraTS-GLI-00000-000``.
+    """
+    name = Path(str((meta or {}).get("filename_or_obj", f"case_{saver._data_index}"))).name
+    stem = re.sub(r"\.(nii|nii\.gz|nrrd|mha|mhd|dcm|png|jpe?g|tiff?)$", "", name, flags=re.IGNORECASE)
+    endings = "|".join(SYNONYMS["FLAIR"] + SYNONYMS["T1ce"] + SYNONYMS["T1"] + SYNONYMS["T2"])
+    return {"subject": re.sub(rf"[-_]({endings})$", "", stem, flags=re.IGNORECASE), "idx": None}
