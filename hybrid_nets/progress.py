@@ -22,7 +22,7 @@ class ProgressHandler:
         self.bar.attach(engine, output_transform=show_loss)
 
 
-def show_loss(output: list[dict]) -> dict | None:
+def show_loss(output: list[dict]) -> dict:
     """The loss of an engine's output, if it has one."""
     loss = output[0].get("loss") if output else None
-    return None if loss is None else {"loss": f"{float(loss):.4f}"}
+    return {} if loss is None else {"loss": f"{float(loss):.4f}"}

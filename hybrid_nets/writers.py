@@ -26,10 +26,9 @@ class AtomicNibabelWriter(NibabelWriter):
     """
 
     def set_data_array(self, data_array: NdarrayOrTensor, channel_dim: int | None = 0, **_: object) -> None:
-        single = channel_dim == 0 and data_array.shape[0] == 1
-        super().set_data_array(
-            data_array[0] if single else data_array, channel_dim=None if single else channel_dim, squeeze_end_dims=False
-        )
+        super().set_data_array(data_array, channel_dim=channel_dim, squeeze_end_dims=False)
+        if self.data_obj.ndim == 4 and self.data_obj.shape[3] == 1:
+            self.data_obj = self.data_obj[..., 0]
 
     def set_metadata(self, meta_dict: dict | None = None, resample: bool = True, **options: object) -> None:
         super().set_metadata(meta_dict, resample=resample, **options)
@@ -47,7 +46,7 @@ def case_name(meta: dict, saver: Transform) -> dict:
 
     ``BraTS-GLI-00000-000-t2f.nii.gz`` gives outputs that start with ``BraTS-GLI-00000-000``.
     """
-    name = Path(str((meta or {}).get("filename_or_obj", f"case_{saver._data_index}"))).name
+    name = Path(str(meta["filename_or_obj"])).name
     stem = re.sub(r"\.(nii|nii\.gz|nrrd|mha|mhd|dcm|png|jpe?g|tiff?)$", "", name, flags=re.IGNORECASE)
     endings = "|".join(SYNONYMS["FLAIR"] + SYNONYMS["T1ce"] + SYNONYMS["T1"] + SYNONYMS["T2"])
     return {"subject": re.sub(rf"[-_]({endings})$", "", stem, flags=re.IGNORECASE), "idx": None}

@@ -1,6 +1,6 @@
 """Draw cases of the brain tumour phantom: three orthogonal slices of each modality, with the labels' outlines.
 
-    python tools/phantom_figure.py OUT.png [--seeds=1,2,4]
+python tools/phantom_figure.py OUT.png [--seeds=1,2,4]
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ CHANNELS = ("FLAIR", "T1ce", "T1", "T2")
 COLOURS = ("tab:red", "yellow", "cyan")
 # Indices into (right, front, up): the fixed axis, then those drawn to the right and upwards.
 PLANES = ((2, 0, 1), (1, 0, 2), (0, 1, 2))
-SIZE_MM = 214
+SIZE_MM = (212, 212, 184)  # shown of the body, right, front, up; one width for all columns
 
 
 def main(out: str, seeds: tuple[int, ...] = (1, 2, 4)) -> None:
     seeds = (seeds,) if isinstance(seeds, int) else seeds
-    figure, axes = plt.subplots(
-        3 * len(seeds), 5, figsize=(12, 7.2 * len(seeds)), facecolor="black", squeeze=False, layout="constrained"
-    )
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    heights = [SIZE_MM[up] for _, _, up in PLANES] * len(seeds)
+    size = (12, 12 / 5 * sum(heights) / SIZE_MM[0] + 0.25)
+    figure, axes = plt.subplots(len(heights), 5, figsize=size, facecolor="black", height_ratios=heights)
+    figure.subplots_adjust(0, 0, 1, 1 - 0.25 / figure.get_figheight(), wspace=0, hspace=0)
     for row, seed in enumerate(seeds):
         draw_case(axes[3 * row : 3 * row + 3], brain_tumor_case(seed))
-    for axis, title in zip(axes[0], (*CHANNELS, "labels")):
+    for axis, title in zip(axes[0], (*CHANNELS, "labels"), strict=True):
         axis.set_title(title, color="white")
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=100)
@@ -46,15 +46,15 @@ def draw_case(axes: np.ndarray, case: Case) -> None:
     spacing = np.linalg.norm(case.affine[:3, :3], axis=0)[np.argsort(to_ras[:, 0])]
     where = np.argwhere(label) if label.any() else np.array([label.shape]) / 2
     centre = np.rint(np.median(where, axis=0)).astype(int)
-    for row, (fixed, across, up) in zip(axes, PLANES):
+    for row, (fixed, across, up) in zip(axes, PLANES, strict=True):
         slices = np.moveaxis(image, (fixed, across, up), (0, 2, 1))[centre[fixed]]
         outline = np.moveaxis(label, (fixed, across, up), (0, 2, 1))[centre[fixed]]
         extent = (0, slices.shape[1] * spacing[across], 0, slices.shape[0] * spacing[up])
         for column, axis in enumerate(row):
             channel = column % len(CHANNELS)
-            top = np.percentile(image[..., channel][image[..., channel] > 0], 99)
+            top = np.percentile(image[..., channel][image[..., channel] > 0], 99.5)
             axis.imshow(slices[..., channel], cmap="gray", origin="lower", extent=extent, vmin=0, vmax=top)
-            axis.set(xlim=centred(extent[1]), ylim=centred(extent[3]))
+            axis.set(xlim=centred(extent[1], SIZE_MM[across]), ylim=centred(extent[3], SIZE_MM[up]))
             axis.axis("off")
         for value, colour in enumerate(COLOURS, start=1):
             if (outline == value).any():
@@ -63,8 +63,8 @@ def draw_case(axes: np.ndarray, case: Case) -> None:
                 )
 
 
-def centred(length: float) -> tuple[float, float]:
-    return (length - SIZE_MM) / 2, (length + SIZE_MM) / 2
+def centred(length: float, shown: float) -> tuple[float, float]:
+    return (length - shown) / 2, (length + shown) / 2
 
 
 if __name__ == "__main__":

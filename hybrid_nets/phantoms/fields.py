@@ -6,13 +6,15 @@ Points are float32 ``(3, n)`` in mm, x to the right, y to the front, z up. Dista
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
-from scipy import ndimage
+from scipy import fft, ndimage
 
 __all__ = ["chain", "ellipsoid", "mirror", "noise_field", "ramp", "rician", "smooth_union"]
 
-GRID = 48
+# Side of the periodic grid that random fields are interpolated from, and its samples per wavelength.
+GRID, SAMPLES = 48, 6
 
 
 def ellipsoid(points: np.ndarray, centre: Sequence[float], radii: Sequence[float]) -> np.ndarray:
@@ -25,7 +27,7 @@ def ellipsoid(points: np.ndarray, centre: Sequence[float], radii: Sequence[float
 def chain(points: np.ndarray, nodes: Sequence[Sequence[float]]) -> np.ndarray:
     """Distance ``(n,)`` to a tube through ``nodes``, each of them (x, y, z, radius)."""
     distance = np.full(points.shape[1], np.inf, np.float32)
-    for start, end in zip(nodes[:-1], nodes[1:]):
+    for start, end in pairwise(nodes):
         axis = column(end[:3]) - column(start[:3])
         offset = points - column(start[:3])
         along = np.clip((axis * offset).sum(0) / (axis * axis).sum(), 0, 1)
@@ -53,14 +55,14 @@ def ramp(depth: np.ndarray, width: float) -> np.ndarray:
 def noise_field(points: np.ndarray, wavelength: float, rng: np.random.Generator) -> np.ndarray:
     """A smooth random field ``(n,)`` with about zero mean, unit variance and waves of ``wavelength`` mm.
 
-    It repeats after about 9 wavelengths.
+    It repeats after 8 wavelengths.
     """
-    step = wavelength / 5.5
-    grid = rng.standard_normal((GRID, GRID, GRID), dtype=np.float32)
-    # A band-pass: without the second term, low frequencies would make some folds far wider than others.
-    grid = ndimage.gaussian_filter(grid, 1.0, mode="wrap") - ndimage.gaussian_filter(grid, 1.8, mode="wrap")
-    field = ndimage.map_coordinates(grid, points / step, order=1, mode="grid-wrap", output=np.float32)
-    return field / grid.std()
+    # Shape white noise to a ring of frequencies: with a wider one, some folds would be far wider than others.
+    frequency = np.linalg.norm(np.meshgrid(*[fft.fftfreq(GRID)] * 2, fft.rfftfreq(GRID), indexing="ij"), axis=0)
+    ring = np.exp(-(((frequency * SAMPLES - 1) / 0.3) ** 2))
+    grid = fft.irfftn(fft.rfftn(rng.standard_normal((GRID, GRID, GRID))) * ring).astype(np.float32)
+    indices = points * np.float32(SAMPLES / wavelength)
+    return ndimage.map_coordinates(grid / grid.std(), indices, order=1, mode="grid-wrap", output=np.float32)
 
 
 def rician(signal: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:

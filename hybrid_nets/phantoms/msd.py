@@ -78,9 +78,7 @@ def write_msd(
         write_msd("/data/phantom", about, brain_tumor_case, num_training=4, num_test=1)
     """
     if num_training < 1 or num_test < 0:
-        raise ValueError(
-            f"a data set needs num_training >= 1 and num_test >= 0, got {num_training} and {num_test}."
-        )
+        raise ValueError(f"a data set needs num_training >= 1 and num_test >= 0, got {num_training} and {num_test}.")
     folder = Path(output_dir).expanduser().resolve()
     if is_complete(folder):
         return folder

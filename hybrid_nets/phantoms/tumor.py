@@ -33,36 +33,52 @@ def push(points: np.ndarray, plan: TumorPlan) -> np.ndarray:
 
 
 def grow(
-    points: np.ndarray, plan: TumorPlan, host: np.ndarray, grey: np.ndarray, voxel_volume: float, rng: np.random.Generator
+    points: np.ndarray,
+    plan: TumorPlan,
+    host: np.ndarray,
+    grey: np.ndarray,
+    sulcus: np.ndarray,
+    voxel_volume: float,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
     """Labels ``(n,)`` uint8 and layers ``(tissue, alpha (n,))`` of a tumour in the points ``(3, n)``.
 
     Args:
         points: positions in mm.
-        plan: what to grow.
-        host: bool ``(n,)``, where a tumour can be.
-        grey: bool ``(n,)``, grey matter, into which oedema hardly spreads.
-        voxel_volume: mm³ that each point stands for; the whole tumour is exactly ``plan.volume`` up to one voxel.
+        plan: what to grow. The volume is met to a voxel, the distances are not exact.
+        host: bool ``(n,)``, brain tissue, where a tumour can be.
+        grey: bool ``(n,)``, the part of the host into which oedema hardly spreads.
+        sulcus: bool ``(n,)``, fluid that the tumour's core displaces, but oedema does not.
+        voxel_volume: mm³ that each point stands for.
         rng: draws its shape.
     """
-    stretch = rng.uniform(0.8, 1.25, (3, 1)).astype(np.float32)
-    offset = (points - np.float32(plan.centre)[:, None]) * stretch
-    spread = np.linalg.norm(offset, axis=0) + 2.2 * noise_field(points, 34, rng)
-    lumps = spread + 0.9 * noise_field(points, 14, rng)
-    core = level(lumps, host, plan.core_share * plan.volume, voxel_volume) - lumps
+    spread, lumps = draw_distances(points, plan, rng)
+    solid = host | sulcus
+    core = level(lumps, solid, plan.core_share * plan.volume, voxel_volume) - lumps
+    in_core = solid & (core > 0)
     # Oedema follows the white matter in fingers, so grey matter counts as farther away.
-    reach = np.where(core > 0, -100, spread + 2.5 * noise_field(points, 26, rng) + 7 * grey)
-    whole = level(reach, host, plan.volume, voxel_volume) - reach
+    reach = np.where(in_core, -100, spread + 3.5 * noise_field(points, 22, rng) + 7 * grey)
+    whole = level(reach, host | in_core, plan.volume, voxel_volume) - reach
     inner = core - plan.rim * (1 + 0.3 * noise_field(points, 18, rng))
     if plan.kind == "no enhancement":
         inner = core
     if plan.kind == "no necrosis":
         inner = np.full_like(core, -100)
-    labels = np.select([inner > 0, core > 0, whole > 0], [NECROSIS, ENHANCING, OEDEMA], 0).astype(np.uint8)
-    layers = [("oedema", whole), ("enhancing", core), ("necrosis", inner)]
+    labels = np.select([solid & (inner > 0), in_core, host & (whole > 0)], [NECROSIS, ENHANCING, OEDEMA], 0)
+    layers = [("oedema", ramp(whole, SOFT) * host), ("enhancing", ramp(core, SOFT) * solid)]
     if plan.kind == "no enhancement":
-        layers = [("oedema", whole), ("solid", core)]
-    return labels * host, [(name, ramp(depth, SOFT) * host) for name, depth in layers]
+        layers[-1] = ("solid", layers[-1][1])
+    else:
+        layers.append(("necrosis", ramp(inner, SOFT) * solid))
+    return labels.astype(np.uint8), layers
+
+
+def draw_distances(points: np.ndarray, plan: TumorPlan, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Distances ``(n,)`` in mm to the tumour's centre, bent so that their levels have the shapes of oedema and core."""
+    stretch = rng.uniform(0.8, 1.25, (3, 1)).astype(np.float32)
+    offset = (points - np.float32(plan.centre)[:, None]) * stretch
+    spread = np.linalg.norm(offset, axis=0) + 2.2 * noise_field(points, 34, rng)
+    return spread, spread + 0.9 * noise_field(points, 14, rng)
 
 
 def level(field: np.ndarray, host: np.ndarray, volume: float, voxel_volume: float) -> np.floating:
