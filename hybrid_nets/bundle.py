@@ -17,8 +17,8 @@ def bundle_root(name: str) -> str:
     """The folder of the bundle whose config is running, so that outputs land there and not where one happens to stand.
 
     MONAI doesn't tell a config its own path. It is, in this order: from ``--config_file`` on the command line; the
-    current folder if it is the bundle; ``bundles/<name>`` below the current folder or beside this package. Otherwise the
-    current folder, as in MONAI's own bundles.
+    current folder if it is the bundle; ``bundles/<name>`` below the current folder or beside this package.
+    Otherwise the current folder, as in MONAI's own bundles.
 
     Args:
         name: the bundle's folder name.
@@ -70,7 +70,7 @@ def phantom_dir(kind: str) -> str:
         raise ValueError(f"unknown phantom {kind!r}; known are {list(makers)}.")
     folder = makers[kind]()
     logger.warning(
-        "No dataset_dir given: running on the built-in %s phantom in %s. For real data add --dataset_dir /path/to/data.",
+        "No dataset_dir given: running on the built-in %s phantom in %s. For your own data add --dataset_dir FOLDER.",
         kind,
         folder,
     )

@@ -65,7 +65,7 @@ def load_strictly(network: nn.Module, path: str | Path) -> None:
     if differences:
         raise InputError(
             f"{path} does not fit the network: it {'; it '.join(sorted(differences, reverse=True)[:2])}"
-            f" ({len(differences)} differences). Give the options it was trained with, such as feature_size and out_channels."
+            f" ({len(differences)} differences). Give the options it was trained with, such as --feature_size."
         )
     network.load_state_dict(weights)
 

@@ -58,7 +58,9 @@ def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch
             reshaped.append(f"{key} is {list(tensor.shape)}, needs {list(expected[name].shape)}")
     missing = [name for name in expected if name not in converted]
     if unknown or missing:
-        raise KeyError(f"not a released {type(network).__name__} checkpoint: unknown keys {unknown}, missing keys {missing}.")
+        raise KeyError(
+            f"not a released {type(network).__name__} checkpoint: unknown keys {unknown}, missing keys {missing}."
+        )
     if reshaped:
         raise ValueError(
             f"the checkpoint has another configuration than the network ({len(reshaped)} shapes differ): "

@@ -1,4 +1,4 @@
-"""Find a data set's cases on disk: MSD's ``dataset.json``, a list with folds, or per-case folders as BraTS ships them."""
+"""Find a data set's cases: MSD's ``dataset.json``, a list with folds, or per-case folders as BraTS ships them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class Cases:
     @property
     def to_segment(self) -> list[dict]:
         """Cases without a reference; all images where every case has one."""
-        return self.test or [{k: v for k, v in case.items() if k != "label"} for case in self.training + self.validation]
+        return self.test or [
+            {k: v for k, v in case.items() if k != "label"} for case in self.training + self.validation
+        ]
 
 
 def find_cases(
@@ -108,7 +110,9 @@ def read_datalist(
         return [{**item, **found, **meaning} for item, found in zip(listed, paths)]
 
     if not entries("training") and not entries("test"):
-        raise InputError(f'{path} lists no cases; it needs a "training" or a "test" list of {{"image": …, "label": …}}.')
+        raise InputError(
+            f'{path} lists no cases; it needs a "training" or a "test" list of {{"image": …, "label": …}}.'
+        )
     return entries("training"), entries("validation"), entries("test")
 
 
@@ -130,7 +134,7 @@ def scan_folders(
 
 
 def suffix_name(file: Path) -> tuple[str, str]:
-    """Separator and meaning of the last part of a file's name: ``_`` and ``T1ce`` for ``BraTS2021_00000_t1ce.nii.gz``."""
+    """Separator and meaning of the end of a file's name: ``_`` and ``T1ce`` for ``BraTS2021_00000_t1ce.nii.gz``."""
     stem = file.name.removesuffix(".gz").removesuffix(".nii")
     cut = max(stem.rfind("_"), stem.rfind("-"))
     return (stem[cut], canonical_name(stem[cut + 1 :])) if cut > 0 else ("", "")
@@ -143,7 +147,9 @@ def read_folder(folder: Path, listed: list[Path], channels: Sequence[str], names
         if canonical_name(channel) not in named:
             endings = ", ".join(SYNONYMS.get(canonical_name(channel), (channel,)))
             found = [file.name for file in listed]
-            raise InputError(f"{folder}: no {channel} image, that is no file name ending in one of {endings}; found {found}.")
+            raise InputError(
+                f"{folder}: no {channel} image, that is no file name ending in one of {endings}; found {found}."
+            )
     case: dict = {"image": [str(named[canonical_name(channel)]) for channel in channels]}
     if "segmentation" in named:
         case["label"] = str(named["segmentation"])
@@ -158,7 +164,9 @@ def draw_fold(training: list[dict], fold: int, num_folds: int, seed: int) -> tup
     if any("fold" in case for case in training):
         folds = {case.get("fold") for case in training}
         if fold not in folds:
-            raise InputError(f"fold {fold} is not in the data list; it has {sorted(f for f in folds if f is not None)}.")
+            raise InputError(
+                f"fold {fold} is not in the data list; it has {sorted(f for f in folds if f is not None)}."
+            )
         return [c for c in training if c.get("fold") != fold], [c for c in training if c.get("fold") == fold]
     parts = min(num_folds, len(training))
     if parts < 2:
@@ -177,7 +185,9 @@ def check_cases(cases: Cases, channels: Sequence[str] | None) -> None:
         if None in shapes:
             continue
         if any(shape[:3] != shapes[0][:3] for shape in shapes):
-            raise InputError(f"the images of one case differ in shape: {dict(zip(files, shapes))}; resample them to one grid.")
+            raise InputError(
+                f"the images of one case differ in shape: {dict(zip(files, shapes))}; resample them to one grid."
+            )
         count = len(files) if len(files) > 1 else (*shapes[0], 1)[3]
         needed = max(case["channel_order"]) + 1 if "channel_order" in case else len(channels or [0])
         if count != needed:
@@ -185,7 +195,9 @@ def check_cases(cases: Cases, channels: Sequence[str] | None) -> None:
             raise InputError(f"{files[0]} has {count} channel{'s' * (count != 1)}, the network takes {wanted}.")
         shape = read_shape(case["label"]) if "label" in case else None
         if shape is not None and shape[:3] != shapes[0][:3]:
-            raise InputError(f"{case['label']} has shape {shape}, its image {shapes[0]}; resample one to the other's grid.")
+            raise InputError(
+                f"{case['label']} has shape {shape}, its image {shapes[0]}; resample one to the other's grid."
+            )
 
 
 def read_shape(file: str) -> tuple[int, ...] | None:

@@ -102,7 +102,7 @@ class CaseMetrics:
             temporary.write_text(json.dumps(summary, indent=2) + "\n")
         for name, values in summary.items():
             logger.info(
-                "%s: Dice %s, surface Dice at %g mm %s, HD95 %s mm (means over %d, %d and %d cases; %d empty, %d missed)",
+                "%s: Dice %s, surface Dice at %g mm %s, HD95 %s mm (over %d, %d and %d cases; %d empty, %d missed)",
                 name,
                 *(values["dice"]["mean"], self.tolerance_mm, values["surface_dice"]["mean"], values["hd95_mm"]["mean"]),
                 *(values[metric]["cases"] for metric in METRICS),

@@ -76,7 +76,7 @@ class StandardizeLabelsd(MapTransform):
         labels: the bundle's label value → name, as in ``metadata.json``.
 
     Raises:
-        InputError: a value that the data set or the bundle doesn't declare; names the file, the values and the known ones.
+        InputError: a value that neither data set nor bundle declares; names the file, the values and the known ones.
 
     Example::
 

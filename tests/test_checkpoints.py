@@ -11,7 +11,9 @@ from hybrid_nets.atomic import replacing
 from hybrid_nets.checkpoints import Ensemble, load_strictly, save_atomic
 
 
-def make_training(folder: Path, scores: list[float], interval: int = 1, **options: object) -> tuple[Engine, CheckpointHandler]:
+def make_training(
+    folder: Path, scores: list[float], interval: int = 1, **options: object
+) -> tuple[Engine, CheckpointHandler]:
     """A training of one weight with noise from the global generator, validated by given scores."""
     torch.manual_seed(99)
     network = torch.nn.Linear(3, 1)
@@ -61,7 +63,9 @@ def test_resumed_training_equals_an_undisturbed_one(tmp_path: Path) -> None:
 def test_model_is_the_best_validated_one(tmp_path: Path) -> None:
     trainer, handler = make_training(tmp_path, [0.2, 0.9, 0.5])
     kept = {}
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda e: kept.update({e.state.epoch: handler.network.weight.clone()}))
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda e: kept.update({e.state.epoch: handler.network.weight.clone()})
+    )
     trainer.run(DATA, max_epochs=3)
     assert torch.equal(torch.load(tmp_path / "model.pt", weights_only=True)["weight"], kept[2])
 

@@ -52,8 +52,12 @@ def test_position_embeddings_are_resampled(released: dict) -> None:
 
 
 def test_missing_and_unknown_keys_are_listed(released: dict) -> None:
-    broken = {k: v for k, v in released.items() if k != "dmsf_1.l1.conv_1x1.conv.weight"} | {"extra.weight": torch.zeros(1)}
-    with pytest.raises(KeyError, match=r"unknown keys \['extra.weight'\], missing keys \['dmsf1.local.0.widen.conv.weight'\]"):
+    broken = {k: v for k, v in released.items() if k != "dmsf_1.l1.conv_1x1.conv.weight"} | {
+        "extra.weight": torch.zeros(1)
+    }
+    with pytest.raises(
+        KeyError, match=r"unknown keys \['extra.weight'\], missing keys \['dmsf1.local.0.widen.conv.weight'\]"
+    ):
         convert_released(build(), broken)
 
 

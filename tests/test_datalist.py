@@ -102,7 +102,9 @@ def test_all_cases_labelled_means_all_are_segmented(tmp_path: Path) -> None:
 
 def test_missing_modality(tmp_path: Path) -> None:
     root = make_brats(tmp_path, ("_t1", "_t2", "_flair"), "BraTS2021_{:05d}")
-    with pytest.raises(InputError, match=r"BraTS2021_00000: no T1ce image, .* t1ce, t1c, t1gd.*found \['BraTS2021_00000_flair"):
+    with pytest.raises(
+        InputError, match=r"BraTS2021_00000: no T1ce image, .* t1ce, t1c, t1gd.*found \['BraTS2021_00000_flair"
+    ):
         find_cases(root, channels=CHANNELS, labels=LABELS)
 
 
@@ -146,7 +148,13 @@ def test_missing_paths(tmp_path: Path) -> None:
 
 
 def test_names() -> None:
-    assert [canonical_name(n) for n in ("T1-Gd", "t2f", "Edema", "NCR/NET", "spleen")] == ["T1ce", "FLAIR", "oedema", "necrotic core", "spleen"]
+    assert [canonical_name(n) for n in ("T1-Gd", "t2f", "Edema", "NCR/NET", "spleen")] == [
+        "T1ce",
+        "FLAIR",
+        "oedema",
+        "necrotic core",
+        "spleen",
+    ]
     with pytest.raises(InputError, match="no channel named T2"):
         channel_order(["FLAIR", "T1", "T1gd"], CHANNELS)
     with pytest.raises(InputError, match=r"labels \['cyst'\] are not known"):

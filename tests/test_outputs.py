@@ -22,9 +22,19 @@ OBLIQUE = np.array([[-0.9, 0.2, 0.1, 10], [0.1, 1.1, -0.3, -20.5], [0.0, 0.2, 2.
 
 
 def save(array: torch.Tensor, folder: Path, name: str = "a.nii.gz", **options: object) -> Path:
-    image = MetaTensor(array, affine=torch.from_numpy(OBLIQUE), meta={"filename_or_obj": name, "original_affine": OBLIQUE})
-    SaveImage(folder, "seg", output_dtype=np.uint8, separate_folder=False, print_log=False, writer=AtomicNibabelWriter,
-              output_name_formatter=case_name, **options)(image)
+    image = MetaTensor(
+        array, affine=torch.from_numpy(OBLIQUE), meta={"filename_or_obj": name, "original_affine": OBLIQUE}
+    )
+    SaveImage(
+        folder,
+        "seg",
+        output_dtype=np.uint8,
+        separate_folder=False,
+        print_log=False,
+        writer=AtomicNibabelWriter,
+        output_name_formatter=case_name,
+        **options,
+    )(image)
     return next(folder.iterdir())
 
 
@@ -54,7 +64,11 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("BraTS-GLI-00000-000-t2f.nii.gz", "BraTS-GLI-00000-000"), ("BraTS2021_00003_flair.nii", "BraTS2021_00003"), ("liver.nii.gz", "liver")],
+    [
+        ("BraTS-GLI-00000-000-t2f.nii.gz", "BraTS-GLI-00000-000"),
+        ("BraTS2021_00003_flair.nii", "BraTS2021_00003"),
+        ("liver.nii.gz", "liver"),
+    ],
 )
 def test_case_names(name: str, expected: str) -> None:
     assert case_name({"filename_or_obj": f"/data/{name}"}, None)["subject"] == expected
@@ -76,7 +90,7 @@ def test_metrics_are_in_millimetres(tmp_path: Path) -> None:
     CaseMetrics(tmp_path, ["organ", "absent"]).attach(engine)
     ClassDice(["organ", "absent"]).attach(engine)
     state = engine.run([0])
-    rows = list(csv.DictReader(open(tmp_path / "metrics.csv")))
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
     assert rows[0]["case"] == "case.nii.gz" and float(rows[0]["dice"]) == pytest.approx(0.8)
     assert float(rows[0]["hd95_mm"]) == pytest.approx(6.0)
     assert 0 < float(rows[0]["surface_dice"]) < 1
@@ -84,14 +98,20 @@ def test_metrics_are_in_millimetres(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["organ"]["dice"] == {"mean": 0.8, "cases": 1}
     assert summary["absent"] == {m: {"mean": None, "cases": 0} for m in ("dice", "surface_dice", "hd95_mm")} | {
-        "empty": 1, "missed": 0, "made_up": 0}
+        "empty": 1,
+        "missed": 0,
+        "made_up": 0,
+    }
     assert state.metrics["val_dice_organ"] == pytest.approx(0.8)
 
 
 def test_missed_and_made_up_classes_are_counted() -> None:
     metrics = CaseMetrics(".", ["a"])
     full, empty = torch.ones(1, 1, 4, 4, 4), torch.zeros(1, 1, 4, 4, 4)
-    rows = [{"class": "a", **metrics.compare(p, y, [1, 1, 1])} for p, y in ((full, full), (full, empty), (empty, full), (empty, empty))]
+    rows = [
+        {"class": "a", **metrics.compare(p, y, [1, 1, 1])}
+        for p, y in ((full, full), (full, empty), (empty, full), (empty, empty))
+    ]
     assert math.isnan(rows[1]["hd95_mm"]) and rows[2]["dice"] == 0.0
     summary = summarize(rows, ["a"])["a"]
     assert summary["dice"] == {"mean": round(1 / 3, 4), "cases": 3} and summary["hd95_mm"] == {"mean": 0.0, "cases": 1}

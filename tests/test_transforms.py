@@ -26,7 +26,9 @@ def test_labels_are_mapped_and_unknown_ones_refused() -> None:
     standardize = StandardizeLabelsd("label", NAMES)
     out = standardize({"label": label, "label_values": {0: 0, 1: 2, 2: 1, 4: 3}})
     assert out["label"].flatten().tolist() == [0, 2, 1, 3] and "label_values" not in out
-    with pytest.raises(InputError, match=r"scan.nii.gz has label values \[4\] that are not declared; known are .*3 \(enhancing"):
+    with pytest.raises(
+        InputError, match=r"scan.nii.gz has label values \[4\] that are not declared; known are .*3 \(enhancing"
+    ):
         standardize({"label": label})
 
 
@@ -66,9 +68,7 @@ def test_thresholds_differ_by_region() -> None:
         assert set(np.unique(to_labels(p))) == {kept}
 
 
-@pytest.mark.parametrize(
-    ("channel", "value", "fallback", "size"), [(2, 3, 1, 75), (0, 1, 2, 75), (1, 2, 0, 500)]
-)
+@pytest.mark.parametrize(("channel", "value", "fallback", "size"), [(2, 3, 1, 75), (0, 1, 2, 75), (1, 2, 0, 500)])
 def test_small_uncertain_components_fall_back(channel: int, value: int, fallback: int, size: int) -> None:
     for voxels, confidence, kept in ((size - 1, 0.85, False), (size, 0.85, True), (size - 1, 0.95, True)):
         p = regions()

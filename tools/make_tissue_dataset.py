@@ -35,7 +35,9 @@ def make_tissue_dataset(out: str) -> None:
     if spec is None:
         raise InputError("nilearn is not installed; run pip install nilearn.")
     source = Path(spec.origin).parent / "datasets" / "data"
-    t1, grey, white = (nib.load(source / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz") for name in ("t1", "gm", "wm"))
+    t1, grey, white = (
+        nib.load(source / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz") for name in ("t1", "gm", "wm")
+    )
     shares = np.stack([np.asarray(map_.dataobj, dtype=np.int16) for map_ in (grey, white)])
     image = np.asarray(t1.dataobj)
     labels = np.where(image > 0, 1 + np.argmax(np.stack([255 - shares.sum(0), *shares]), axis=0), 0)

@@ -11,7 +11,12 @@ __all__ = ["conv_norm_act"]
 
 
 def conv_norm_act(
-    spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, transposed: bool = False
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    stride: int = 1,
+    transposed: bool = False,
 ) -> nn.Module:
     """Convolution - norm - PReLU with one slope; ``kernel_size == stride`` gives non-overlapping down- or upsampling.
 

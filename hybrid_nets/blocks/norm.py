@@ -9,6 +9,7 @@ from torch import nn
 
 __all__ = ["ChannelNorm"]
 
+
 class ChannelNorm(nn.Module):
     """InstanceNorm: zero mean and unit variance per sample and channel of ``(b, channels, *)``.
 
@@ -86,7 +87,7 @@ def sums(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def normalise(
     x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The normalised map, and what the backward pass needs of it: mean and 1 / standard deviation, (b, 1, c) float64."""
+    """The normalised map, and for the backward pass mean and 1 / standard deviation, (b, 1, c) float64."""
     tokens = as_tokens(x)
     total, square = sums(tokens, tokens)
     mean = total / tokens.shape[1]
@@ -116,7 +117,9 @@ class NormFunction(torch.autograd.Function):
         slope = -scale * inverse_std * with_normalised / tokens.shape[1]
         shift = -scale * total / tokens.shape[1] - slope * mean
         out = torch.addcmul(shift.to(x.dtype), tokens, slope.to(x.dtype)).addcmul_(grad, scale.to(x.dtype))
-        affine = (None, None) if weight is None else (with_normalised.sum((0, 1)).to(x.dtype), total.sum((0, 1)).to(x.dtype))
+        affine = (
+            (None, None) if weight is None else (with_normalised.sum((0, 1)).to(x.dtype), total.sum((0, 1)).to(x.dtype))
+        )
         return as_map(out, x), *affine, None
 
 

@@ -8,6 +8,7 @@ import torch
 
 __all__ = ["as_grid", "check_multiple"]
 
+
 def as_grid(size: int | Sequence[int], spatial_dims: int, name: str) -> tuple[int, ...]:
     """``size`` as a tuple of ``spatial_dims`` ints; one int is repeated.
 

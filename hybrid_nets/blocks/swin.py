@@ -18,6 +18,7 @@ from hybrid_nets.blocks.recompute import recompute
 
 __all__ = ["SwinStage"]
 
+
 class SwinStage(nn.Module):
     """Position embedding, then ``depth`` Swin blocks; ``(b, channels, d, h, w)`` in, the same shape out.
 
@@ -146,10 +147,14 @@ class SwinBlock(nn.Module):
 class WindowAttention(nn.Module):
     """Multi-head self-attention inside each window, with a learned bias per head and relative offset."""
 
-    def __init__(self, channels: int, num_heads: int, window_size: int, drop_rate: float, attn_drop_rate: float) -> None:
+    def __init__(
+        self, channels: int, num_heads: int, window_size: int, drop_rate: float, attn_drop_rate: float
+    ) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(f"num_heads must divide the stage's channels, got {num_heads} heads for {channels} channels.")
+            raise ValueError(
+                f"num_heads must divide the stage's channels, got {num_heads} heads for {channels} channels."
+            )
         self.num_heads, self.attn_drop_rate = num_heads, attn_drop_rate
         self.bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 3, num_heads))
         self.qkv = nn.Linear(channels, 3 * channels)

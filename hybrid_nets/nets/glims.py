@@ -270,7 +270,7 @@ class ExpandingSwinStage(SwinStage):
         self.fuse = conv_norm_act(3, 2 * channels, channels)
 
     def upsample(self, x: torch.Tensor) -> torch.Tensor:
-        """(b, 2c, d, h, w) to (b, c, 2d, 2h, 2w); of a patch's eight voxels, depth varies fastest in ``expand``'s rows."""
+        """(b, 2c, d, h, w) to (b, c, 2d, 2h, 2w); depth varies fastest among the eight voxels of ``expand``'s rows."""
         x = self.expand(x.permute(0, 2, 3, 4, 1))
         b, d, h, w, c = x.shape
         x = x.reshape(b, d, h, w, 2, 2, 2, c // 8).permute(0, 1, 6, 2, 4, 3, 5, 7)

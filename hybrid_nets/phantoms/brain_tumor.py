@@ -114,10 +114,10 @@ def draw_plan(index: int, rng: np.random.Generator) -> Plan:
     scan = draw_scan(index, FIELD_OF_VIEW, rng)
     if kind == "no tumour":
         return Plan(kind, scan, None)
-    # Steps of the golden ratio spread any few consecutive cases over the whole range, 4 to 58 mL.
+    # Steps of the golden ratio spread any few consecutive cases over the whole range, 12 to 90 mL.
     share = (GOLDEN * index + rng.uniform(0, 0.1)) % 1
-    volume = 4 * (58 / 4) ** share
-    tumor = TumorPlan(kind, draw_centre(rng), volume, core_share=rng.uniform(0.3, 0.55), rim=rng.uniform(2.2, 3.8))
+    volume = 12 * (90 / 12) ** share
+    tumor = TumorPlan(kind, draw_centre(rng), volume, core_share=rng.uniform(0.3, 0.55), rim=rng.uniform(3.0, 5.5))
     return Plan(kind, scan, tumor)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hybrid_nets.phantoms.fields import noise_field, ramp
 
-__all__ = ["OEDEMA", "ENHANCING", "NECROSIS", "TumorPlan", "grow", "push"]
+__all__ = ["ENHANCING", "NECROSIS", "OEDEMA", "TumorPlan", "grow", "push"]
 
 NECROSIS, OEDEMA, ENHANCING = 1, 2, 3
 SOFT = 2.0

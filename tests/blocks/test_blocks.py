@@ -80,7 +80,12 @@ def test_stage_agrees_with_monai_s_block() -> None:
     mask = compute_mask([14] * 3, (7, 7, 7), (3, 3, 3), x.device)
     for i, block in enumerate(stage.blocks):
         reference = SwinTransformerBlock(12, 3, (7, 7, 7), (3, 3, 3) if i else (0, 0, 0), act_layer="PRELU").eval()
-        names = {"attn.bias_table": "attn.relative_position_bias_table", "mlp.0": "mlp.linear1", "mlp.1": "mlp.fn", "mlp.3": "mlp.linear2"}
+        names = {
+            "attn.bias_table": "attn.relative_position_bias_table",
+            "mlp.0": "mlp.linear1",
+            "mlp.1": "mlp.fn",
+            "mlp.3": "mlp.linear2",
+        }
         state = block.state_dict()
         for ours, theirs in names.items():
             state = {key.replace(ours, theirs): value for key, value in state.items()}

@@ -15,11 +15,20 @@ class TestGLIMS(NetworkTester):
     bad_sizes = ((64, 97, 64), (64, 64, 16))
 
     def build(self, **options: object) -> GLIMS:
-        return GLIMS(self.in_channels, self.out_channels, **{"img_size": self.good_sizes[0], "feature_size": 12, **options})
+        return GLIMS(
+            self.in_channels, self.out_channels, **{"img_size": self.good_sizes[0], "feature_size": 12, **options}
+        )
 
     def build_golden(self, golden: Golden) -> GLIMS:
         c = golden.config
-        network = GLIMS(c["in_channels"], c["out_channels"], c["img_size"], c["feature_size"], deep_supervision=True, variant=c["variant"])
+        network = GLIMS(
+            c["in_channels"],
+            c["out_channels"],
+            c["img_size"],
+            c["feature_size"],
+            deep_supervision=True,
+            variant=c["variant"],
+        )
         return network.train()  # nothing here differs in training but the number of outputs
 
     def test_deep_supervision(self) -> None:
@@ -59,7 +68,9 @@ class TestGLIMS(NetworkTester):
         assert kept[1] < 0.5 * kept[0]
 
     def test_construction_errors(self) -> None:
-        with pytest.raises(ValueError, match=r"img_size: axis 1 \(height\) has size 97, not a multiple of 32; crop to 96 or pad to 128"):
+        with pytest.raises(
+            ValueError, match=r"img_size: axis 1 \(height\) has size 97, not a multiple of 32; crop to 96 or pad to 128"
+        ):
             GLIMS(4, 3, img_size=(96, 97, 96))
         with pytest.raises(ValueError, match="variant"):
             GLIMS(4, 3, variant="original")
