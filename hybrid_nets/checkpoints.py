@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -171,7 +172,7 @@ class CheckpointHandler:
         weights = self.network.state_dict()
         score = self.evaluator.state.metrics.get(self.evaluator.state.key_metric_name) if self.validated else None
         self.validated = False
-        if score is not None and (self.best_score is None or score > self.best_score):
+        if score is not None and math.isfinite(score) and (self.best_score is None or score > self.best_score):
             self.best_score = float(score)
             save_atomic(weights, self.best)
             logger.info("Best validation so far (%.4f): saved %s.", score, self.best)

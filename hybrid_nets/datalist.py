@@ -39,7 +39,7 @@ class Cases:
 
 
 def find_cases(
-    dataset_dir: str | Path,
+    dataset_dir: str | Path | None,
     datalist: str | Path | None = None,
     channels: Sequence[str] | None = None,
     labels: Mapping | None = None,
@@ -66,6 +66,8 @@ def find_cases(
     Raises:
         InputError: no data set there, no cases in it, a missing file or channel, images that aren't of one grid.
     """
+    if dataset_dir is None:
+        raise InputError("no data set; give its folder with --dataset_dir.")
     root = Path(dataset_dir).expanduser()
     if not root.is_dir():
         raise InputError(f"dataset_dir {str(root)!r} is not a folder; give the folder of the data set.")

@@ -141,6 +141,8 @@ def test_unusable_folders(tmp_path: Path, prepare, message: str) -> None:
 
 
 def test_missing_paths(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no data set; give its folder with --dataset_dir"):
+        find_cases(None)
     with pytest.raises(InputError, match="dataset_dir .* is not a folder"):
         find_cases(tmp_path / "nowhere")
     with pytest.raises(InputError, match="datalist .* is not a file"):

@@ -1,0 +1,67 @@
+"""The scripts people run, run as they run them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from conftest import ROOT, save_nifti
+from golden_files import Golden
+
+from hybrid_nets import GLIMS, find_cases
+
+
+def run_tool(name: str, *arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_convert_checkpoint_and_use_it(tmp_path: Path) -> None:
+    """The printed command runs as it stands."""
+    torch.save({"state_dict": Golden("glims_released_fs12").state_dict()}, tmp_path / "in.pt")
+    done = run_tool("convert_checkpoint.py", tmp_path / "in.pt", tmp_path / "out.pt", "--bundle", "bundles/glims")
+    assert done.returncode == 0, done.stderr
+    GLIMS(4, 3, 96, 12, deep_supervision=True).load_state_dict(torch.load(tmp_path / "out.pt", weights_only=True))
+    command = next(line.strip() for line in done.stdout.splitlines() if "monai.bundle run" in line)
+    assert "--variant released" in command and "--feature_size 12" in command
+    save_nifti(tmp_path / "data" / "a.nii.gz", np.random.default_rng(0).random((40, 40, 40, 4)).astype(np.float32))
+    extra = ["--dataset_dir", tmp_path / "data", "--output_dir", tmp_path / "eval", "--device", "cpu"]
+    run = subprocess.run(
+        [sys.executable, *shlex.split(command)[1:], *map(str, extra)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert nib.load(tmp_path / "eval" / "a_seg.nii.gz").shape == (40, 40, 40)
+
+
+def test_convert_checkpoint_refuses(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "code": print}, tmp_path / "code.pt")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    for name, message in (
+        ("code.pt", "can't be read as a checkpoint of tensors"),
+        ("other.pt", "missing keys"),
+        ("no.pt", "no checkpoint at"),
+    ):
+        done = run_tool("convert_checkpoint.py", tmp_path / name, tmp_path / "out.pt", "--bundle", "bundles/glims")
+        assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+        assert not (tmp_path / "out.pt").exists()
+
+
+def test_tissue_dataset(tmp_path: Path) -> None:
+    done = run_tool("make_tissue_dataset.py", tmp_path / "tissue")
+    assert done.returncode == 0, done.stderr
+    cases = find_cases(tmp_path / "tissue")
+    assert (len(cases.training), len(cases.validation), len(cases.test)) == (1, 1, 1)
+    image, label = (nib.load(cases.training[0][key]) for key in ("image", "label"))
+    assert image.shape == label.shape == (197, 233, 189) and np.array_equal(image.affine, label.affine)
+    image, label = np.asarray(image.dataobj), np.asarray(label.dataobj)
+    assert np.array_equal(label > 0, image > 0) and set(np.unique(label)) == {0, 1, 2, 3}
+    assert image[label == 1].mean() < image[label == 2].mean() < image[label == 3].mean()  # as T1 shows them
+    assert json.loads((tmp_path / "tissue" / "dataset.json").read_text())["labels"]["2"] == "grey matter"
+    again = run_tool("make_tissue_dataset.py", tmp_path / "tissue")
+    assert again.returncode == 1 and "is not empty" in again.stderr
