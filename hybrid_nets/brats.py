@@ -78,9 +78,7 @@ class BratsLabelsd(MapTransform):
         components, count = ndimage.label(labels == label, structure=NEIGHBOURS)
         if count == 0:
             return
-        index = np.arange(count + 1)
-        voxels = np.bincount(components.ravel(), minlength=count + 1)
-        mean = ndimage.mean(confidence, components, index)
+        voxels = np.bincount(components.ravel(), minlength=count + 1)[1:]
+        mean = ndimage.mean(confidence, components, np.arange(1, count + 1))
         doubtful = (voxels < size) & (mean < self.min_confidence)
-        doubtful[0] = False
-        labels[doubtful[components]] = fallback
+        labels[np.concatenate([[False], doubtful])[components]] = fallback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -21,8 +22,8 @@ def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch
     """A released checkpoint's weights under our names, ready for ``network.load_state_dict(…, strict=True)``.
 
     Dead keys (see each network's ``RELEASED_KEYS``) are dropped. So are the auxiliary heads of a network that has none
-    (``deep_supervision=False``). Position embeddings of another ``img_size`` are resampled, cubic ones being assumed
-    where the checkpoint stores them flat. Neither argument is changed.
+    (``deep_supervision=False``). Position embeddings of another ``img_size`` are resampled; stored flat, they are
+    taken to be cubic, as the released code's always are. Neither argument is changed.
 
     Args:
         network: the network that will load the result, of the same configuration as the checkpoint's.
@@ -109,12 +110,12 @@ def is_absent_head(name: str, expected: Mapping) -> bool:
 
 
 def fit_position(embedding: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A flat (1, c, n) or gridded (1, c, *) position embedding on the grid of ``like`` (1, c, *)."""
-    if embedding.shape[:2] != like.shape[:2]:
-        return embedding
+    """A flat (1, c, n) or gridded (1, c, *) position embedding on the grid of ``like`` (1, c, *), if it can be."""
     if embedding.ndim == 3:
         dims = like.ndim - 2
         side = round(embedding.shape[2] ** (1 / dims))
-        cubic = side**dims == embedding.shape[2] and embedding.shape[2] != like[0, 0].numel()
-        embedding = embedding.reshape(1, -1, *([side] * dims if cubic else like.shape[2:]))
-    return resize_grid(embedding, like.shape[2:])
+        grid = [side] * dims if side**dims == embedding.shape[2] else like.shape[2:]
+        if embedding.shape[2] == math.prod(grid):
+            embedding = embedding.unflatten(2, grid)
+    fits = embedding.ndim == like.ndim and embedding.shape[:2] == like.shape[:2]
+    return resize_grid(embedding, like.shape[2:]) if fits else embedding

@@ -95,11 +95,11 @@ class StandardizeLabelsd(MapTransform):
         for key in self.key_iterator(d):
             label = d[key]
             values = torch.unique(label.as_subclass(torch.Tensor)).tolist()
-            unknown = [v for v in values if v not in mapping]
+            unknown = [f"{v:g}" for v in values if v not in mapping]
             if unknown:
                 known = ", ".join(f"{v} ({self.names.get(new, new)})" for v, new in mapping.items())
                 raise InputError(
-                    f"{source(label)} has label values {unknown} that are not declared; known are {known}. "
+                    f"{source(label)} has label values {', '.join(unknown)} that are not declared; known are {known}. "
                     "Correct the file, or declare the values by name in dataset.json."
                 )
             d[key] = recode(label, {old: new for old, new in mapping.items() if old in values})

@@ -27,7 +27,7 @@ def test_labels_are_mapped_and_unknown_ones_refused() -> None:
     out = standardize({"label": label, "label_values": {0: 0, 1: 2, 2: 1, 4: 3}})
     assert out["label"].flatten().tolist() == [0, 2, 1, 3] and "label_values" not in out
     with pytest.raises(
-        InputError, match=r"scan.nii.gz has label values \[4\] that are not declared; known are .*3 \(enhancing"
+        InputError, match=r"scan.nii.gz has label values 4 that are not declared; known are .*3 \(enhancing"
     ):
         standardize({"label": label})
 

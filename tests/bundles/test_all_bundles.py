@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
+from monai.bundle.properties import InferProperties, TrainProperties
 
 import hybrid_nets
 
@@ -69,11 +70,14 @@ def test_metadata(bundle: Path) -> None:
     assert "esearch use only" in (bundle / "docs" / "README.md").read_text()
 
 
-@pytest.mark.parametrize(("name", "kind"), [("train", "train"), ("inference", "infer")])
-def test_monai_s_properties(bundle: Path, name: str, kind: str) -> None:
-    config = bundle / "configs"
-    workflow = ConfigWorkflow(str(config / f"{name}.json"), logging_file=False, workflow_type=kind)
-    assert workflow.check_properties() == []
+@pytest.mark.parametrize(("name", "properties"), [("train", TrainProperties), ("inference", InferProperties)])
+def test_monai_s_properties(bundle: Path, name: str, properties: dict) -> None:
+    config = ConfigParser(read(bundle, name))
+    required = [p["id"] for p in properties.values() if p["required"]]
+    assert [key for key in required if key not in config] == []
+    handlers = config.get("train#handlers", [])
+    validation = [h for h in handlers if h["_target_"] == "ValidationHandler"]
+    assert all(h["validator"] == "@validate#evaluator" for h in validation)
 
 
 def test_no_absolute_path(bundle: Path) -> None:

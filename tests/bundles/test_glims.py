@@ -188,7 +188,7 @@ def put(array: np.ndarray, value: float) -> np.ndarray:
     [
         (
             lambda d: spoil(d / "labelsTr/brain_tumor_001.nii.gz", lambda a: put(a, 7)),
-            "label values [7.0] that are not declared",
+            "label values 7 that are not declared",
         ),
         (
             lambda d: spoil(d / "imagesTr/brain_tumor_002.nii.gz", lambda a: a[..., :3]),

@@ -94,8 +94,8 @@ def test_healthy_tissues_have_the_contrasts_of_each_modality() -> None:
 def test_default_set_has_every_kind(plans: list[brain_tumor.Plan]) -> None:
     assert {plan.kind for plan in plans} == {"full", "no enhancement", "no necrosis", "no tumour"}
     volumes = [plan.tumor.volume for plan in plans if plan.tumor]
-    assert 3 <= min(volumes) < 8
-    assert 30 < max(volumes) <= 60
+    assert 12 <= min(volumes) < 20
+    assert 60 < max(volumes) <= 90
 
 
 @pytest.mark.parametrize(("index", "labels"), [(2, {0, 1, 2}), (4, {0, 2, 3}), (6, {0})])
