@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -103,7 +104,8 @@ class CheckpointHandler:
 
     ``last.pt`` holds network, optimizer, schedule, epoch, gradient scaler and best score. ``model.pt`` holds weights
     only: those of the best validation so far, and before the first validation those of the last epoch, so that
-    inference works after any number of epochs. Both are replaced as a whole or not at all.
+    inference works after any number of epochs. Both are replaced as a whole or not at all. Training that does not resume
+    renames the ones it finds to ``*_previous.pt``.
 
     Random numbers start anew from ``seed`` and the epoch's number at each epoch: a resumed training draws the same
     crops, augmentations and dropout masks as one that was never stopped.
@@ -142,6 +144,7 @@ class CheckpointHandler:
 
     def start(self, engine: Engine) -> None:
         if not self.resume:
+            self.keep_previous()
             return
         if not self.last.is_file():
             logger.warning("Nothing to resume at %s: training starts from the beginning.", self.last)
@@ -157,6 +160,14 @@ class CheckpointHandler:
         engine.state.epoch = state["epoch"]
         engine.state.iteration = state["epoch"] * engine.state.epoch_length
         logger.info("Resumed from %s after epoch %d.", self.last, state["epoch"])
+
+    def keep_previous(self) -> None:
+        """Training anew must not lose what was trained before: one generation of checkpoints is kept."""
+        for path in (self.last, self.best):
+            if path.is_file():
+                kept = path.with_stem(f"{path.stem}_previous")
+                os.replace(path, kept)
+                logger.warning("Training anew; kept %s as %s (to go on from it: --resume true).", path, kept.name)
 
     def seed_epoch(self, engine: Engine) -> None:
         seed = self.seed + engine.state.epoch

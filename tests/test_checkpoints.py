@@ -82,6 +82,14 @@ def test_resume_without_a_checkpoint_starts_anew(tmp_path: Path, caplog: pytest.
     assert "Nothing to resume" in caplog.text and trainer.state.epoch == 1
 
 
+def test_training_anew_keeps_what_was_there(tmp_path: Path) -> None:
+    save_atomic({"a": torch.ones(1)}, tmp_path / "model.pt")
+    trainer, _ = make_training(tmp_path, [0.1])
+    trainer.run(DATA, max_epochs=1)
+    assert {p.name for p in tmp_path.iterdir()} == {"model.pt", "last.pt", "model_previous.pt"}
+    assert "a" in torch.load(tmp_path / "model_previous.pt", weights_only=True)
+
+
 def test_interrupted_save_leaves_the_old_file(tmp_path: Path) -> None:
     save_atomic({"a": torch.ones(1)}, tmp_path / "x.pt")
     with pytest.raises(RuntimeError, match="stop"), replacing(tmp_path / "x.pt") as temporary:

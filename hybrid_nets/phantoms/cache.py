@@ -20,9 +20,7 @@ def cache_dir() -> Path:
 
     Example::
 
-        >>> os.environ["HYBRID_NETS_CACHE"] = "/data/cache"
-        >>> cache_dir()
-        PosixPath('/data/cache')
+        HYBRID_NETS_CACHE=/data/cache python -m monai.bundle run --config_file bundles/glims/configs/train.json
     """
     return Path(os.environ.get("HYBRID_NETS_CACHE") or "~/.cache/hybrid_nets").expanduser()
 

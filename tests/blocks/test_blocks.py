@@ -7,7 +7,8 @@ from monai.networks.nets.swin_unetr import SwinTransformerBlock, compute_mask, g
 
 from hybrid_nets.blocks.norm import ChannelNorm
 from hybrid_nets.blocks.position import PositionEmbedding
-from hybrid_nets.blocks.swin import SwinStage, bias_index, clamp_window, join_windows, shift_mask, split_windows
+from hybrid_nets.blocks.swin import SwinStage
+from hybrid_nets.blocks.windows import bias_index, clamp_window, join_windows, shift_mask, split_windows
 
 
 @pytest.mark.parametrize("affine", [False, True])
