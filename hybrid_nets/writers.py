@@ -27,8 +27,6 @@ class AtomicNibabelWriter(NibabelWriter):
 
     def set_data_array(self, data_array: NdarrayOrTensor, channel_dim: int | None = 0, **_: object) -> None:
         super().set_data_array(data_array, channel_dim=channel_dim, squeeze_end_dims=False)
-        if self.data_obj.ndim == 4 and self.data_obj.shape[3] == 1:
-            self.data_obj = self.data_obj[..., 0]
 
     def set_metadata(self, meta_dict: dict | None = None, resample: bool = True, **options: object) -> None:
         super().set_metadata(meta_dict, resample=resample, **options)
@@ -37,6 +35,8 @@ class AtomicNibabelWriter(NibabelWriter):
             self.affine = original
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: object) -> None:
+        if self.data_obj.ndim == 4 and self.data_obj.shape[3] == 1:
+            self.data_obj = self.data_obj[..., 0]
         with replacing(filename) as temporary:
             super().write(temporary, verbose=verbose, **kwargs)
 

@@ -31,7 +31,7 @@ def run_bundle():
         command = [sys.executable, "-m", "monai.bundle", *map(str, arguments), *given]
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
         if check and done.returncode:
-            raise AssertionError(f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
+            raise AssertionError(f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-16000:]}")
         return done
 
     return run

@@ -19,12 +19,12 @@ from hybrid_nets import AtomicNibabelWriter, CaseMetrics, ClassDice, case_name
 from hybrid_nets.evaluation import summarize
 
 OBLIQUE = np.array([[-0.9, 0.2, 0.1, 10], [0.1, 1.1, -0.3, -20.5], [0.0, 0.2, 2.5, 7], [0, 0, 0, 1]])
+PERMUTED = np.array([[0, 0, -2.0, 30], [-1.5, 0, 0, 20], [0, 2.2, 0, -10], [0, 0, 0, 1]])
 
 
-def save(array: torch.Tensor, folder: Path, name: str = "a.nii.gz", **options: object) -> Path:
-    image = MetaTensor(
-        array, affine=torch.from_numpy(OBLIQUE), meta={"filename_or_obj": name, "original_affine": OBLIQUE}
-    )
+def save(array: torch.Tensor, folder: Path, affine: np.ndarray = OBLIQUE) -> Path:
+    meta = {"filename_or_obj": "a.nii.gz", "original_affine": affine}
+    image = MetaTensor(array, affine=torch.from_numpy(affine), meta=meta)
     SaveImage(
         folder,
         "seg",
@@ -33,18 +33,18 @@ def save(array: torch.Tensor, folder: Path, name: str = "a.nii.gz", **options: o
         print_log=False,
         writer=AtomicNibabelWriter,
         output_name_formatter=case_name,
-        **options,
     )(image)
     return next(folder.iterdir())
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4, 5), (1, 3, 4, 1), (1, 1, 4, 5)])
-def test_shape_and_affine_are_kept(tmp_path: Path, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("affine", [OBLIQUE, PERMUTED], ids=["oblique", "permuted"])
+def test_shape_and_affine_are_kept(tmp_path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:
     array = torch.randint(0, 4, shape)
-    image = nib.load(save(array, tmp_path))
+    image = nib.load(save(array, tmp_path, affine))
     assert image.shape == shape[1:] and image.get_data_dtype() == np.uint8
     assert np.array_equal(np.asarray(image.dataobj), array[0].numpy())
-    np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-6)
+    np.testing.assert_allclose(image.affine, affine, atol=1e-6)
 
 
 def test_channels_go_last(tmp_path: Path) -> None:
