@@ -43,6 +43,6 @@ def show_short_errors() -> None:
         if message is None or os.environ.get("HYBRID_NETS_TRACEBACK"):
             previous(kind, error, traceback)
         if message is not None:
-            print(f"error: {message}", file=sys.stderr)
+            print(f"\nerror: {message}", file=sys.stderr)  # a progress bar may have left its line open
 
     sys.excepthook = hook

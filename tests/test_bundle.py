@@ -60,7 +60,7 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, caps
     mine, other = InputError("mend it"), ValueError("ours to mend")
     sys.excepthook(InputError, mine, None)
     sys.excepthook(ValueError, other, None)
-    assert seen == [other] and capsys.readouterr().err == "error: mend it\n"
+    assert seen == [other] and capsys.readouterr().err == "\nerror: mend it\n"
     monkeypatch.setenv("HYBRID_NETS_TRACEBACK", "1")
     sys.excepthook(InputError, mine, None)
     assert seen == [other, mine]
