@@ -8,6 +8,8 @@ from hybrid_nets.datalist import find_cases
 from hybrid_nets.errors import InputError, show_short_errors
 from hybrid_nets.evaluation import CaseMetrics, ClassDice
 from hybrid_nets.nets.glims import GLIMS
+from hybrid_nets.nets.hylt import HyLT
+from hybrid_nets.nets.mobileutr import MobileUtr
 from hybrid_nets.progress import ProgressHandler
 from hybrid_nets.transforms import CheckImaged, StandardizeChannelsd, StandardizeLabelsd
 from hybrid_nets.writers import AtomicNibabelWriter, case_name
@@ -22,7 +24,9 @@ __all__ = [
     "CheckImaged",
     "CheckpointHandler",
     "ClassDice",
+    "HyLT",
     "InputError",
+    "MobileUtr",
     "ProgressHandler",
     "StandardizeChannelsd",
     "StandardizeLabelsd",

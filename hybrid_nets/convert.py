@@ -10,20 +10,29 @@ import torch
 from torch import nn
 
 from hybrid_nets.blocks.position import resize_grid
-from hybrid_nets.nets import glims
+from hybrid_nets.nets import glims, hylt, mobileutr
 
 __all__ = ["convert_released", "released_options"]
 
-RELEASED_KEYS = {glims.GLIMS: glims.RELEASED_KEYS}
-RELEASED_OPTIONS = {glims.GLIMS: glims.RELEASED_OPTIONS}
+RELEASED_KEYS = {
+    glims.GLIMS: glims.RELEASED_KEYS,
+    hylt.HyLT: hylt.RELEASED_KEYS,
+    mobileutr.MobileUtr: mobileutr.RELEASED_KEYS,
+}
+RELEASED_OPTIONS = {
+    glims.GLIMS: glims.RELEASED_OPTIONS,
+    hylt.HyLT: hylt.RELEASED_OPTIONS,
+    mobileutr.MobileUtr: mobileutr.RELEASED_OPTIONS,
+}
 
 
 def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch.Tensor]:
     """A released checkpoint's weights under our names, ready for ``network.load_state_dict(…, strict=True)``.
 
     Dead keys (see each network's ``RELEASED_KEYS``) are dropped. So are the auxiliary heads of a network that has none
-    (``deep_supervision=False``). Position embeddings of another ``img_size`` are resampled; stored flat, they are
-    taken to be cubic, as the released code's always are. Neither argument is changed.
+    (``deep_supervision=False``), and biases of layers that have none here because the next step removes them; where
+    that step is a BatchNorm, its running mean takes the bias in. Position embeddings of another ``img_size`` are
+    resampled; stored flat, they are taken to be cubic, as the released code's always are. Neither argument is changed.
 
     Args:
         network: the network that will load the result, of the same configuration as the checkpoint's.
@@ -46,10 +55,14 @@ def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch
         raise TypeError(f"no released checkpoints are known for {type(network).__name__}; known: {known}.")
     expected = network.state_dict()
     converted: dict[str, torch.Tensor] = {}
+    left_out: dict[str, torch.Tensor] = {}  # biases
     unknown, reshaped = [], []
     for key, tensor in unwrap(state_dict).items():
         name = rename(key, rules)
         if name is None or is_absent_head(name, expected):
+            continue
+        if is_left_out_bias(name, expected):
+            left_out[name] = tensor
             continue
         if name not in expected:
             unknown.append(key)
@@ -57,6 +70,10 @@ def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch
         converted[name] = fit_position(tensor, expected[name]) if name.endswith("position.weight") else tensor
         if converted[name].shape != expected[name].shape:
             reshaped.append(f"{key} is {list(tensor.shape)}, needs {list(expected[name].shape)}")
+    fold_biases(left_out, converted)
+    for name, own in expected.items():
+        if name.endswith("num_batches_tracked"):  # a count of training steps, which nothing here reads
+            converted.setdefault(name, torch.zeros(own.shape, dtype=own.dtype))
     missing = [name for name in expected if name not in converted]
     if unknown or missing:
         raise KeyError(
@@ -65,7 +82,7 @@ def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch
     if reshaped:
         raise ValueError(
             f"the checkpoint has another configuration than the network ({len(reshaped)} shapes differ): "
-            f"{'; '.join(reshaped[:3])}. Build the network with the checkpoint's channels and feature_size."
+            f"{'; '.join(reshaped[:3])}. Build the network with the checkpoint's options (channels, feature_size, …)."
         )
     return converted
 
@@ -107,6 +124,20 @@ def rename(key: str, rules: tuple) -> str | None:
 def is_absent_head(name: str, expected: Mapping) -> bool:
     """Whether ``name`` belongs to an auxiliary head that this network was built without."""
     return bool(re.match(r"heads\.[1-9]\d*\.", name)) and name not in expected and "heads.0.weight" in expected
+
+
+def is_left_out_bias(name: str, expected: Mapping) -> bool:
+    """Whether the network has this bias' layer without its bias."""
+    layer, _, kind = name.rpartition(".")
+    return kind == "bias" and name not in expected and f"{layer}.weight" in expected
+
+
+def fold_biases(biases: Mapping, converted: dict[str, torch.Tensor]) -> None:
+    """Subtract the bias of each convolution from the running mean of the BatchNorm after it, if there is one."""
+    for name, bias in biases.items():
+        mean = name.removesuffix("conv.bias") + "adn.N.running_mean"  # as MONAI's Convolution names them
+        if mean in converted:
+            converted[mean] = converted[mean] - bias
 
 
 def fit_position(embedding: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

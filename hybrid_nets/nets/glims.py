@@ -37,7 +37,6 @@ RELEASED_KEYS = (
     (r"^out2\.conv\.conv", "heads.1"),
     (r"^out3\.conv\.conv", "heads.2"),
     (r"^out4\.conv\.conv", "heads.3"),
-    (r"\.conv\.bias$", None),  # removed by the normalisation that follows
     (r"^dms([fu])_(\d)", r"dms\1\2"),
     (r"\.l1\.", ".local.0."),
     (r"\.l2\.", ".local.1."),
