@@ -104,8 +104,8 @@ class CheckpointHandler:
 
     ``last.pt`` holds network, optimizer, schedule, epoch, gradient scaler and best score. ``model.pt`` holds weights
     only: those of the best validation so far, and before the first validation those of the last epoch, so that
-    inference works after any number of epochs. Both are replaced as a whole or not at all. Training that does not resume
-    renames the ones it finds to ``*_previous.pt``.
+    inference works after any number of epochs. Both are replaced as a whole or not at all. Training that does not
+    resume renames the ones it finds to ``*_previous.pt``.
 
     Random numbers start anew from ``seed`` and the epoch's number at each epoch: a resumed training draws the same
     crops, augmentations and dropout masks as one that was never stopped.
