@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from pydoc import locate
 
 import fire
 import torch
@@ -28,7 +29,7 @@ def convert_checkpoint(source: str, target: str, bundle: str) -> None:
     content = read_checkpoint(source)
     parser = ConfigParser()
     parser.read_config(str(config))
-    kind = parser.get_parsed_content("network_def", instantiate=False).resolve_module_name()
+    kind = locate(parser["network_def"]["_target_"])
     try:
         options = released_options(kind, content) if kind in RELEASED_OPTIONS else {}
         defaults = {name: parser.get_parsed_content(name) for name in options}

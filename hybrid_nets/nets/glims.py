@@ -133,7 +133,8 @@ class GLIMS(nn.Module):
         released = variant == "released"
         self.in_channels, self.deep_supervision = in_channels, deep_supervision
         widths = [feature_size * 2**level for level in range(6)]
-        rates = torch.linspace(0, drop_path_rate, sum(depths[1:])).tolist()
+        blocks = sum(depths[1:])
+        rates = [drop_path_rate * i / max(blocks - 1, 1) for i in range(blocks)]
 
         def swin(level: int, stage: type[SwinStage] = SwinStage) -> SwinStage:
             """A Swin stage at stride 4 · 2^level."""
