@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-__all__ = ["as_grid", "check_multiple"]
+__all__ = ["as_grid", "check_input", "check_multiple"]
 
 
 def as_grid(size: int | Sequence[int], spatial_dims: int, name: str) -> tuple[int, ...]:
@@ -57,3 +57,27 @@ def check_multiple(size: list[int], factor: int, name: str) -> None:
             fix = f"crop to {low} or pad to {high}" if low > 0 else f"pad to {factor}"
             label = ["depth", "height", "width"][axis + 3 - len(size)]
             raise ValueError(f"{name}: axis {axis} ({label}) has size {side}, not a multiple of {factor}; {fix}.")
+
+
+def check_input(x: torch.Tensor, spatial_dims: int, in_channels: int, stride: int) -> None:
+    """Refuse inputs that a network can't take.
+
+    Args:
+        x: the input, to be ``(b, in_channels, *)`` with ``spatial_dims`` sides that are multiples of ``stride``.
+        spatial_dims: 2 or 3.
+        in_channels: channels the network takes.
+        stride: what every side must be a multiple of.
+
+    Raises:
+        ValueError: another number of axes or channels, or a side that doesn't fit; see :func:`check_multiple`.
+
+    Example::
+
+        >>> check_input(torch.zeros(1, 3, 64, 64), 2, 4, 32)
+        Traceback (most recent call last):
+        ValueError: input must be (batch, 4, height, width), got [1, 3, 64, 64].
+    """
+    if x.ndim != 2 + spatial_dims or x.shape[1] != in_channels:
+        axes = "height, width" if spatial_dims == 2 else "depth, height, width"
+        raise ValueError(f"input must be (batch, {in_channels}, {axes}), got {list(x.shape)}.")
+    check_multiple(x.shape[2:], stride, "input")

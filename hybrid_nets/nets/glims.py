@@ -18,7 +18,7 @@ from torch import nn
 from hybrid_nets.blocks.conv import conv_norm_act
 from hybrid_nets.blocks.csab import CSAB
 from hybrid_nets.blocks.dacb import DACB
-from hybrid_nets.blocks.sizes import as_grid, check_multiple
+from hybrid_nets.blocks.sizes import as_grid, check_input, check_multiple
 from hybrid_nets.blocks.swin import SwinStage
 
 __all__ = ["GLIMS"]
@@ -200,9 +200,7 @@ class GLIMS(nn.Module):
         return [self.dmsu1(x2, skips[0]), x2, x3, x4]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        if x.ndim != 5 or x.shape[1] != self.in_channels:
-            raise ValueError(f"input must be (batch, {self.in_channels}, depth, height, width), got {list(x.shape)}.")
-        check_multiple(x.shape[2:], self.stride, "input")
+        check_input(x, 3, self.in_channels, self.stride)
         deep, skips = self.encode(x)
         features = self.decode(deep, skips)
         logits: list[torch.Tensor] = []

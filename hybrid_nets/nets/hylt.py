@@ -19,7 +19,7 @@ from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 
 from hybrid_nets.blocks.attention import SelfAttention, TransformerBlock, init_linear
-from hybrid_nets.blocks.sizes import as_grid, check_multiple
+from hybrid_nets.blocks.sizes import as_grid, check_input
 from hybrid_nets.blocks.unet import conv_norm_relu, double_conv, up_conv
 
 __all__ = ["HyLT"]
@@ -144,10 +144,7 @@ class HyLT(nn.Module):
         self.head = Conv[Conv.CONV, spatial_dims](channels[0], out_channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.ndim != 2 + self.num_axes or x.shape[1] != self.in_channels:
-            axes = "height, width" if self.num_axes == 2 else "depth, height, width"
-            raise ValueError(f"input must be (batch, {self.in_channels}, {axes}), got {list(x.shape)}.")
-        check_multiple(x.shape[2:], self.stride, "input")
+        check_input(x, self.num_axes, self.in_channels, self.stride)
         tokens = self.tokens.expand(x.shape[0], -1, -1)
         skips: list[torch.Tensor] = []
         for i, level in enumerate(self.encoder):

@@ -17,7 +17,7 @@ from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from hybrid_nets.blocks.attention import SelfAttention, TransformerBlock
-from hybrid_nets.blocks.sizes import check_multiple
+from hybrid_nets.blocks.sizes import check_input
 from hybrid_nets.blocks.unet import conv_norm_relu, double_conv, up_conv
 
 __all__ = ["MobileUtr"]
@@ -150,10 +150,7 @@ class MobileUtr(nn.Module):
         self.head = Conv[Conv.CONV, dims](d0, out_channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.ndim != 2 + self.num_axes or x.shape[1] != self.in_channels:
-            axes = "height, width" if self.num_axes == 2 else "depth, height, width"
-            raise ValueError(f"input must be (batch, {self.in_channels}, {axes}), got {list(x.shape)}.")
-        check_multiple(x.shape[2:], self.stride, "input")
+        check_input(x, self.num_axes, self.in_channels, self.stride)
         # The skips are pooled: each is also what the next stage reads.
         skip1 = self.pool(self.stage1(self.stem(x)))
         skip2 = self.pool(self.stage2(skip1))
