@@ -1,5 +1,7 @@
 """Hybrid CNN-Transformer networks for medical image segmentation, and what their MONAI bundles need."""
 
+from hybrid_nets.attach import attach_dca
+from hybrid_nets.blocks.dca import DualCrossAttention
 from hybrid_nets.brats import BratsLabelsd
 from hybrid_nets.bundle import bundle_root, flag, phantom_dir
 from hybrid_nets.checkpoints import CheckpointHandler, load_network
@@ -7,34 +9,46 @@ from hybrid_nets.convert import convert_released
 from hybrid_nets.datalist import find_cases
 from hybrid_nets.errors import InputError, show_short_errors
 from hybrid_nets.evaluation import CaseMetrics, ClassDice
+from hybrid_nets.losses import StructureLoss
+from hybrid_nets.memory import keep_memory
+from hybrid_nets.nets.dca_unet import DCAUNet
 from hybrid_nets.nets.glims import GLIMS
 from hybrid_nets.nets.hylt import HyLT
 from hybrid_nets.nets.mobileutr import MobileUtr
+from hybrid_nets.pictures import MaskToForegroundd, PictureChannelsd
 from hybrid_nets.progress import ProgressHandler
 from hybrid_nets.transforms import CheckImaged, StandardizeChannelsd, StandardizeLabelsd
-from hybrid_nets.writers import AtomicNibabelWriter, case_name
+from hybrid_nets.writers import AtomicNibabelWriter, AtomicPictureWriter, case_name
 
 __version__ = "0.1.0"
 
 __all__ = [
     "GLIMS",
     "AtomicNibabelWriter",
+    "AtomicPictureWriter",
     "BratsLabelsd",
     "CaseMetrics",
     "CheckImaged",
     "CheckpointHandler",
     "ClassDice",
+    "DCAUNet",
+    "DualCrossAttention",
     "HyLT",
     "InputError",
+    "MaskToForegroundd",
     "MobileUtr",
+    "PictureChannelsd",
     "ProgressHandler",
     "StandardizeChannelsd",
     "StandardizeLabelsd",
+    "StructureLoss",
+    "attach_dca",
     "bundle_root",
     "case_name",
     "convert_released",
     "find_cases",
     "flag",
+    "keep_memory",
     "load_network",
     "phantom_dir",
     "show_short_errors",

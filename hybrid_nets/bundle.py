@@ -6,7 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
-from hybrid_nets.phantoms import brain_tumor_dir
+from hybrid_nets.phantoms import abdomen_dir, brain_tumor_dir, ultrasound_dir
 
 __all__ = ["bundle_root", "flag", "phantom_dir"]
 
@@ -63,9 +63,9 @@ def phantom_dir(kind: str) -> str:
     """Folder of a built-in phantom data set, made on first use; says in the log that it stands in for real data.
 
     Args:
-        kind: ``"brain_tumor"``.
+        kind: ``"abdomen"``, ``"brain_tumor"`` or ``"ultrasound"``.
     """
-    makers = {"brain_tumor": brain_tumor_dir}
+    makers = {"brain_tumor": brain_tumor_dir, "abdomen": abdomen_dir, "ultrasound": ultrasound_dir}
     if kind not in makers:
         raise ValueError(f"unknown phantom {kind!r}; known are {list(makers)}.")
     folder = makers[kind]()

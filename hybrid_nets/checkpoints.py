@@ -152,7 +152,7 @@ class CheckpointHandler:
         load_strictly(self.network, self.last)
         state = read_checkpoint(self.last)
         self.optimizer.load_state_dict(state["optimizer"])
-        length = {k: v for k, v in vars(self.lr_scheduler).items() if k == "T_max"}
+        length = {k: v for k, v in vars(self.lr_scheduler).items() if k in ("T_max", "total_iters")}
         self.lr_scheduler.load_state_dict({**state["lr_scheduler"], **length})
         if state["scaler"] and getattr(engine, "scaler", None):
             engine.scaler.load_state_dict(state["scaler"])

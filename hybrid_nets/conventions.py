@@ -6,12 +6,15 @@ ED 2, ET 4) and of BraTS 2023 and later (NCR 1, ED 2, ET 3).
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 
 from hybrid_nets.errors import InputError
 
 __all__ = ["BRATS_VALUES", "canonical_name", "channel_order", "label_mapping"]
+
+logger = logging.getLogger(__name__)
 
 SYNONYMS = {
     "FLAIR": ("flair", "t2f", "t2flair"),
@@ -22,6 +25,19 @@ SYNONYMS = {
     "necrotic core": ("necroticcore", "necrosis", "ncr", "ncrnet", "nonenhancingtumor", "nonenhancingtumorcore"),
     "oedema": ("oedema", "edema", "ed", "peritumoraledema", "peritumoraloedema"),
     "enhancing tumour": ("enhancingtumour", "enhancingtumor", "et", "gdenhancingtumor"),
+    "spleen": ("spleen",),
+    "right kidney": ("rightkidney", "kidneyright", "rkid", "rkidney"),
+    "left kidney": ("leftkidney", "kidneyleft", "lkid", "lkidney"),
+    "gallbladder": ("gallbladder", "gall"),
+    "oesophagus": ("oesophagus", "esophagus", "eso"),
+    "liver": ("liver",),
+    "stomach": ("stomach", "sto"),
+    "aorta": ("aorta",),
+    "inferior vena cava": ("inferiorvenacava", "ivc", "postcava", "venacava"),
+    "portal and splenic veins": ("portalandsplenicveins", "portalveinandsplenicvein", "portalsplenicvein", "veins"),
+    "pancreas": ("pancreas",),
+    "right adrenal gland": ("rightadrenalgland", "adrenalglandright", "rightadrenal", "rad", "rag"),
+    "left adrenal gland": ("leftadrenalgland", "adrenalglandleft", "leftadrenal", "lad", "lag"),
     "segmentation": ("seg", "segmentation", "label"),
 }
 CANONICAL = {synonym: name for name, synonyms in SYNONYMS.items() for synonym in synonyms}
@@ -63,11 +79,11 @@ def channel_order(found: Sequence[str], wanted: Sequence[str]) -> list[int]:
     return [names.index(canonical_name(name)) for name in wanted]
 
 
-def label_mapping(found: Mapping[int, str], wanted: Mapping[int, str]) -> dict[int, int]:
-    """From a data set's label values to ours, by name.
+def label_mapping(found: Mapping[int, str], wanted: Mapping[int, str], others: int | None = None) -> dict[int, int]:
+    """From a data set's label values to ours, by name; labels that are not among the wanted ones become ``others``.
 
     Raises:
-        InputError: the data set names a label that is not among the wanted ones.
+        InputError: a wanted label is missing where others are allowed, or there are others and they are not.
 
     Example::
 
@@ -75,7 +91,16 @@ def label_mapping(found: Mapping[int, str], wanted: Mapping[int, str]) -> dict[i
         {0: 0, 1: 2, 2: 1}
     """
     values = {canonical_name(name): int(value) for value, name in wanted.items()}
-    unknown = [name for name in found.values() if canonical_name(name) not in values]
-    if unknown:
+    names = {int(value): canonical_name(name) for value, name in found.items()}
+    unknown = [found[value] for value in found if canonical_name(found[value]) not in values]
+    missing = [name for name in wanted.values() if canonical_name(name) not in names.values()]
+    if unknown and others is None:
         raise InputError(f"the data set's labels {unknown} are not known here; known are {list(wanted.values())}.")
-    return {int(value): values[canonical_name(name)] for value, name in found.items()}
+    if unknown and missing:
+        raise InputError(
+            f"the data set has no label named {missing[0]}, only {list(found.values())}; rename it in dataset.json, or "
+            f"take the data set's own labels with --out_channels {len(found)}."
+        )
+    if unknown:
+        logger.info("Labels of the data set that are background here: %s.", ", ".join(unknown))
+    return {value: values.get(name, others) for value, name in names.items()}

@@ -9,8 +9,11 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from hybrid_nets.blocks import dca
 from hybrid_nets.blocks.position import resize_grid
 from hybrid_nets.nets import glims, hylt, mobileutr
+from hybrid_nets.nets.dca_unet import DCAUNet
+from hybrid_nets.unets import multiresunet, r2unet, resunetpp, unet, vnet
 
 __all__ = ["convert_released", "released_options"]
 
@@ -18,6 +21,26 @@ RELEASED_KEYS = {
     glims.GLIMS: glims.RELEASED_KEYS,
     hylt.HyLT: hylt.RELEASED_KEYS,
     mobileutr.MobileUtr: mobileutr.RELEASED_KEYS,
+    dca.DualCrossAttention: dca.RELEASED_KEYS,
+    unet.UNet: unet.RELEASED_KEYS,
+    vnet.VNet: vnet.RELEASED_KEYS,
+    r2unet.R2UNet: r2unet.RELEASED_KEYS,
+    resunetpp.ResUNetPlusPlus: resunetpp.RELEASED_KEYS,
+    multiresunet.MultiResUNet: multiresunet.RELEASED_KEYS,
+}
+# Which running mean takes in a bias that our network has none for: (pattern of the bias, replacement).
+RELEASED_FOLDS = {
+    vnet.VNet: vnet.RELEASED_FOLDS,
+    r2unet.R2UNet: r2unet.RELEASED_FOLDS,
+    resunetpp.ResUNetPlusPlus: resunetpp.RELEASED_FOLDS,
+    multiresunet.MultiResUNet: multiresunet.RELEASED_FOLDS,
+}
+CONVOLUTION_FOLD = (r"conv\.bias$", "adn.N.running_mean")  # as MONAI's Convolution names them
+# What our network may have been built without; the checkpoint always has it.
+RELEASED_OPTIONAL = {
+    glims.GLIMS: r"^heads\.[1-9]\d*\.",
+    vnet.VNet: vnet.RELEASED_OPTIONAL,
+    multiresunet.MultiResUNet: multiresunet.RELEASED_OPTIONAL,
 }
 RELEASED_OPTIONS = {
     glims.GLIMS: glims.RELEASED_OPTIONS,
@@ -30,9 +53,11 @@ def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch
     """A released checkpoint's weights under our names, ready for ``network.load_state_dict(…, strict=True)``.
 
     Dead keys (see each network's ``RELEASED_KEYS``) are dropped. So are the auxiliary heads of a network that has none
-    (``deep_supervision=False``), and biases of layers that have none here because the next step removes them; where
-    that step is a BatchNorm, its running mean takes the bias in. Position embeddings of another ``img_size`` are
-    resampled; stored flat, they are taken to be cubic, as the released code's always are. Neither argument is changed.
+    (``deep_supervision=False``), other parts that it doesn't use as it is configured, and biases of layers that have
+    none here because the next step removes them; where that step is a BatchNorm, its running mean takes the bias in.
+    Depthwise 1×1 convolutions become one factor and one bias per channel. Position embeddings of another ``img_size``
+    are resampled; stored flat, they are taken to be cubic, as the released code's always are. Neither argument is
+    changed.
 
     Args:
         network: the network that will load the result, of the same configuration as the checkpoint's.
@@ -49,8 +74,11 @@ def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch
         checkpoint = torch.load("fold2.pt", weights_only=True)
         network.load_state_dict(convert_released(network, checkpoint))
     """
-    rules = next((keys for kind, keys in RELEASED_KEYS.items() if isinstance(network, kind)), None)
-    if rules is None:
+    if isinstance(network, DCAUNet):
+        inner = convert_released(network.network, state_dict)
+        return {f"network.{name}": tensor for name, tensor in inner.items()}
+    kind = next((kind for kind in RELEASED_KEYS if isinstance(network, kind)), None)
+    if kind is None:
         known = ", ".join(kind.__name__ for kind in RELEASED_KEYS)
         raise TypeError(f"no released checkpoints are known for {type(network).__name__}; known: {known}.")
     expected = network.state_dict()
@@ -58,8 +86,8 @@ def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch
     left_out: dict[str, torch.Tensor] = {}  # biases
     unknown, reshaped = [], []
     for key, tensor in unwrap(state_dict).items():
-        name = rename(key, rules)
-        if name is None or is_absent_head(name, expected):
+        name = rename(key, RELEASED_KEYS[kind])
+        if name is None or is_left_out_part(name, expected, RELEASED_OPTIONAL.get(kind)):
             continue
         if is_left_out_bias(name, expected):
             left_out[name] = tensor
@@ -67,10 +95,10 @@ def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch
         if name not in expected:
             unknown.append(key)
             continue
-        converted[name] = fit_position(tensor, expected[name]) if name.endswith("position.weight") else tensor
+        converted[name] = fit(name, tensor, expected[name])
         if converted[name].shape != expected[name].shape:
             reshaped.append(f"{key} is {list(tensor.shape)}, needs {list(expected[name].shape)}")
-    fold_biases(left_out, converted)
+    fold_biases(left_out, converted, (CONVOLUTION_FOLD, *RELEASED_FOLDS.get(kind, ())))
     for name, own in expected.items():
         if name.endswith("num_batches_tracked"):  # a count of training steps, which nothing here reads
             converted.setdefault(name, torch.zeros(own.shape, dtype=own.dtype))
@@ -121,9 +149,9 @@ def rename(key: str, rules: tuple) -> str | None:
     return key
 
 
-def is_absent_head(name: str, expected: Mapping) -> bool:
-    """Whether ``name`` belongs to an auxiliary head that this network was built without."""
-    return bool(re.match(r"heads\.[1-9]\d*\.", name)) and name not in expected and "heads.0.weight" in expected
+def is_left_out_part(name: str, expected: Mapping, optional: str | None) -> bool:
+    """Whether ``name`` belongs to a part, by the pattern ``optional``, that this network was built without."""
+    return optional is not None and name not in expected and re.search(optional, name) is not None
 
 
 def is_left_out_bias(name: str, expected: Mapping) -> bool:
@@ -132,12 +160,22 @@ def is_left_out_bias(name: str, expected: Mapping) -> bool:
     return kind == "bias" and name not in expected and f"{layer}.weight" in expected
 
 
-def fold_biases(biases: Mapping, converted: dict[str, torch.Tensor]) -> None:
-    """Subtract the bias of each convolution from the running mean of the BatchNorm after it, if there is one."""
+def fold_biases(biases: Mapping, converted: dict[str, torch.Tensor], folds: tuple) -> None:
+    """Subtract each convolution's bias from the running means of the BatchNorms that read its output, if there are."""
     for name, bias in biases.items():
-        mean = name.removesuffix("conv.bias") + "adn.N.running_mean"  # as MONAI's Convolution names them
-        if mean in converted:
-            converted[mean] = converted[mean] - bias
+        for pattern, replacement in folds:
+            mean = re.sub(pattern, replacement, name)
+            if mean != name and mean in converted:
+                converted[mean] = converted[mean] - bias
+
+
+def fit(name: str, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A tensor in the shape that ours has, where that is another form of the same thing."""
+    if name.endswith("position.weight"):
+        return fit_position(tensor, like)
+    if like.ndim == 1 and tensor.shape == like.shape + (1,) * (tensor.ndim - 1):  # depthwise, kernels of one voxel
+        return tensor.flatten()
+    return tensor
 
 
 def fit_position(embedding: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

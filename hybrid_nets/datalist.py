@@ -1,4 +1,4 @@
-"""Find a data set's cases: MSD's ``dataset.json``, a list with folds, or per-case folders as BraTS ships them."""
+"""Find a data set's cases: by a list, as MSD has it, or by its folders; split them, and check them by their headers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from pathlib import Path
 import nibabel as nib
 from monai.data import partition_dataset
 
-from hybrid_nets.conventions import BRATS_VALUES, SYNONYMS, canonical_name, channel_order, label_mapping
+from hybrid_nets.conventions import channel_order, label_mapping
 from hybrid_nets.errors import InputError
+from hybrid_nets.folders import VOLUMES, scan_folders
 
 __all__ = ["Cases", "find_cases"]
-
-SUFFIXES = (".nii.gz", ".nii")
 
 
 @dataclass
 class Cases:
-    """MONAI data lists: dicts with ``image`` (a path, or one per channel), ``label`` (a path) and what they mean.
+    """MONAI data lists: dicts with ``image`` (a path, or one per channel), ``label`` (the same) and what they mean.
 
     ``channel_order`` says which of the file's channels to take, in order, and ``label_values`` maps label values to the
     bundle's; :class:`hybrid_nets.StandardizeChannelsd` and :class:`hybrid_nets.StandardizeLabelsd` read them.
@@ -47,6 +46,7 @@ def find_cases(
     num_folds: int = 5,
     seed: int = 0,
     split: bool = True,
+    other_labels: int | None = None,
 ) -> Cases:
     """List the cases of a data set, split into training, validation and test, each checked by its header.
 
@@ -54,7 +54,7 @@ def find_cases(
         dataset_dir: folder of the data set. Relative paths in ``datalist`` start here.
         datalist: JSON with ``training`` and ``test`` lists as in MSD's ``dataset.json``; training entries may carry a
             ``fold``, or there may be a ``validation`` list. Default: ``dataset.json`` in ``dataset_dir`` if it exists,
-            else the folder is searched for BraTS cases: folders of one file per channel, and maybe a segmentation.
+            else, or if it lists no cases (as nnU-Net's), the folder is searched: see ``hybrid_nets.folders``.
         channels: names of the channels the network takes, in order; None where images have one channel.
         labels: label value → name, as the bundle writes them; label names that the data set states are matched to them.
             None leaves label values alone.
@@ -62,6 +62,7 @@ def find_cases(
         num_folds: number of folds to draw where the list has none.
         seed: of that draw.
         split: set validation cases apart; without, all cases with a reference stay in ``training``.
+        other_labels: value of labels that the data set names and the bundle doesn't know; None refuses them.
 
     Raises:
         InputError: no data set there, no cases in it, a missing file or channel, images that aren't of one grid.
@@ -72,14 +73,24 @@ def find_cases(
     if not root.is_dir():
         raise InputError(f"dataset_dir {str(root)!r} is not a folder; give the folder of the data set.")
     path = root / "dataset.json" if datalist is None else Path(datalist).expanduser()
-    names = {int(value): name for value, name in labels.items()} if labels else None
-    if path.is_file():
-        training, validation, test = read_datalist(root, path, channels, names)
-    elif datalist is not None:
+    if datalist is not None and not path.is_file():
         raise InputError(f"datalist {str(path)!r} is not a file; give a JSON file in MSD's dataset.json layout.")
-    else:
-        training, test = scan_folders(root, channels, names)
-        validation = []
+    names = {int(value): name for value, name in labels.items()} if labels else None
+    content = read_json(path) if path.is_file() else {}
+    meaning = read_meaning(content, channels, names, other_labels)
+    training, validation, test = (
+        [{**case, **meaning} for case in read_section(content, section, root)]
+        for section in ("training", "validation", "test")
+    )
+    if not training and not test:
+        if datalist is not None:
+            raise InputError(
+                f'{path} lists no cases; it needs a "training" or a "test" list of {{"image": …}} entries.'
+            )
+        numbered = "file_ending" in content  # only nnU-Net's has it
+        training, test = (
+            [{**case, **meaning} for case in found] for found in scan_folders(root, channels, names, numbered)
+        )
     if split and training and not validation:
         training, validation = draw_fold(training, fold, num_folds, seed)
     cases = Cases(training, validation, test)
@@ -87,78 +98,41 @@ def find_cases(
     return cases
 
 
-def read_datalist(
-    root: Path, path: Path, channels: Sequence[str] | None, names: dict[int, str] | None
-) -> tuple[list[dict], list[dict], list[dict]]:
-    """Training, validation and test cases of a JSON list, with what it says of channels and labels."""
+def read_json(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}); mend it or give another datalist.") from error
+    if not isinstance(content, dict):
+        raise InputError(f'{path} must be an object with a "training" or a "test" list, as MSD\'s dataset.json.')
+    return content
+
+
+def read_meaning(
+    content: dict, channels: Sequence[str] | None, names: dict[int, str] | None, other_labels: int | None
+) -> dict:
+    """What a data list says of channels and labels, in terms of the bundle's; every case gets it."""
     meaning: dict = {}
     modality = content.get("modality", content.get("channel_names"))
     if channels and modality:
         meaning["channel_order"] = channel_order([modality[key] for key in sorted(modality, key=int)], channels)
     if names and content.get("labels"):
-        stated = {int(value): name for value, name in content["labels"].items()}
-        meaning["label_values"] = label_mapping(stated, names)
+        stated = content["labels"].items()
+        if any(isinstance(value, int) for _, value in stated):  # nnU-Net maps names to values, MSD values to names
+            stated = [(value, name) for name, value in stated]
+        meaning["label_values"] = label_mapping({int(value): name for value, name in stated}, names, other_labels)
+    return meaning
+
+
+def read_section(content: dict, section: str, root: Path) -> list[dict]:
+    """The cases that a data list has under ``section``, with paths that start at ``root``."""
 
     def resolve(file: str | Sequence[str]) -> str | list[str]:
         return str(root / file) if isinstance(file, str) else [str(root / part) for part in file]
 
-    def entries(section: str) -> list[dict]:
-        listed = [{"image": item} if isinstance(item, str) else dict(item) for item in content.get(section, [])]
-        paths = [{key: resolve(item[key]) for key in ("image", "label") if key in item} for item in listed]
-        return [{**item, **found, **meaning} for item, found in zip(listed, paths)]
-
-    if not entries("training") and not entries("test"):
-        raise InputError(
-            f'{path} lists no cases; it needs a "training" or a "test" list of {{"image": …, "label": …}}.'
-        )
-    return entries("training"), entries("validation"), entries("test")
-
-
-def scan_folders(
-    root: Path, channels: Sequence[str] | None, names: dict[int, str] | None
-) -> tuple[list[dict], list[dict]]:
-    """Cases with and without a segmentation: folders with one file per channel, and files that are a case each."""
-    files = sorted(file for suffix in SUFFIXES for file in root.rglob(f"*{suffix}"))
-    if not files:
-        raise InputError(f"no NIfTI files in {root}; expected a dataset.json, a folder of files per case, or files.")
-    cases = []
-    for folder in sorted({file.parent for file in files}):
-        listed = [file for file in files if file.parent == folder]
-        if channels and len(channels) > 1 and any(suffix_name(file)[1] in SYNONYMS for file in listed):
-            cases.append(read_folder(folder, listed, channels, names))
-        else:
-            cases += [{"image": str(file)} for file in listed]
-    return [case for case in cases if "label" in case], [case for case in cases if "label" not in case]
-
-
-def suffix_name(file: Path) -> tuple[str, str]:
-    """Separator and meaning of the end of a file's name: ``_`` and ``T1ce`` for ``BraTS2021_00000_t1ce.nii.gz``."""
-    stem = file.name.removesuffix(".gz").removesuffix(".nii")
-    cut = max(stem.rfind("_"), stem.rfind("-"))
-    return (stem[cut], canonical_name(stem[cut + 1 :])) if cut > 0 else ("", "")
-
-
-def read_folder(folder: Path, listed: list[Path], channels: Sequence[str], names: dict[int, str] | None) -> dict:
-    """One case: files whose names end in a channel's or the segmentation's name, after ``_`` or ``-``."""
-    named = {suffix_name(file)[1]: file for file in listed}
-    for channel in channels:
-        if canonical_name(channel) not in named:
-            endings = ", ".join(SYNONYMS.get(canonical_name(channel), (channel,)))
-            found = [file.name for file in listed]
-            raise InputError(
-                f"{folder}: no {channel} image, that is no file name ending in one of {endings}; found {found}."
-            )
-    case: dict = {"image": [str(named[canonical_name(channel)]) for channel in channels]}
-    if "segmentation" in named:
-        case["label"] = str(named["segmentation"])
-        # The two generations of BraTS differ in their file names and in the value of enhancing tumour.
-        stated = BRATS_VALUES[suffix_name(named["segmentation"])[0]]
-        case |= {"label_values": label_mapping(stated, names)} if names else {}
-    return case
+    listed = [{"image": item} if isinstance(item, str) else dict(item) for item in content.get(section, [])]
+    paths = [{key: resolve(item[key]) for key in ("image", "label") if key in item} for item in listed]
+    return [{**item, **found} for item, found in zip(listed, paths)]
 
 
 def draw_fold(training: list[dict], fold: int, num_folds: int, seed: int) -> tuple[list[dict], list[dict]]:
@@ -195,18 +169,18 @@ def check_cases(cases: Cases, channels: Sequence[str] | None) -> None:
         if count != needed:
             wanted = f"{needed} ({', '.join(channels)}, in this order)" if channels else "1"
             raise InputError(f"{files[0]} has {count} channel{'s' * (count != 1)}, the network takes {wanted}.")
-        shape = read_shape(case["label"]) if "label" in case else None
-        if shape is not None and shape[:3] != shapes[0][:3]:
-            raise InputError(
-                f"{case['label']} has shape {shape}, its image {shapes[0]}; resample one to the other's grid."
-            )
+        labels = [case["label"]] if isinstance(case.get("label"), str) else case.get("label", [])
+        for label in labels:
+            shape = read_shape(label)
+            if shape is not None and shape[:3] != shapes[0][:3]:
+                raise InputError(f"{label} has shape {shape}, its image {shapes[0]}; resample one to the other's grid.")
 
 
 def read_shape(file: str) -> tuple[int, ...] | None:
     """Shape of a NIfTI file from its header; None for other formats, which MONAI reads later."""
     if not Path(file).exists():
         raise InputError(f"{file} does not exist; correct the data list or dataset_dir.")
-    if not file.endswith(SUFFIXES):
+    if not file.lower().endswith(VOLUMES):
         return None
     try:
         return nib.load(file).shape

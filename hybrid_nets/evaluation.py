@@ -6,7 +6,7 @@ import csv
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ __all__ = ["CaseMetrics", "ClassDice", "summarize"]
 
 logger = logging.getLogger(__name__)
 
-METRICS = ("dice", "surface_dice", "hd95_mm")
+UNITS = ("mm", "px")
 
 
 class ClassDice:
@@ -32,12 +32,17 @@ class ClassDice:
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
-        self.channels = {name: i for i, name in enumerate(class_names) if name != "background"}
+        self.channels = foreground(class_names)
 
     def attach(self, engine: Engine) -> None:
         for name, channel in self.channels.items():
             metric = MeanDice(include_background=True, output_transform=partial(select_channel, channel=channel))
             metric.attach(engine, f"val_dice_{name.replace(' ', '_')}")
+
+
+def foreground(class_names: Sequence[str]) -> dict[str, int]:
+    """Class name → channel, without the background."""
+    return {name: channel for channel, name in enumerate(class_names) if name != "background"}
 
 
 def select_channel(output: list[dict], channel: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -55,12 +60,23 @@ class CaseMetrics:
 
     Args:
         output_dir: folder of the two files.
-        class_names: names of the channels of ``pred`` and ``label``, which are one-hot or multi-label ``(c, d, h, w)``.
-        tolerance_mm: surface Dice counts surface points closer than this.
+        class_names: names of the channels of ``pred`` and ``label``, which are one-hot or multi-label ``(c, *)``;
+            ``background`` is left out.
+        tolerance: surface Dice counts surface points closer than this.
+        unit: of the tolerance and of distances, ``"mm"``, or ``"px"`` for pictures, whose files know no millimetres.
+
+    Raises:
+        ValueError: another unit.
     """
 
-    def __init__(self, output_dir: str | Path, class_names: Sequence[str], tolerance_mm: float = 1.0) -> None:
-        self.output_dir, self.class_names, self.tolerance_mm = Path(output_dir), list(class_names), tolerance_mm
+    def __init__(
+        self, output_dir: str | Path, class_names: Sequence[str], tolerance: float = 1.0, unit: str = "mm"
+    ) -> None:
+        if unit not in UNITS:
+            raise ValueError(f"unit must be one of {UNITS}, got {unit!r}.")
+        self.output_dir, self.channels = Path(output_dir), foreground(class_names)
+        self.tolerance, self.unit = tolerance, unit
+        self.metrics = ("dice", "surface_dice", f"hd95_{unit}")
         self.rows: list[dict] = []
 
     def attach(self, engine: Engine) -> None:
@@ -72,23 +88,26 @@ class CaseMetrics:
         for item in engine.state.output:
             pred, label = item["pred"], item["label"]
             case = Path(str(pred.meta.get("filename_or_obj", len(self.rows)))).name
-            spacing = [float(s) for s in pred.pixdim]
-            for name, p, y in zip(self.class_names, pred.as_tensor(), label.as_tensor()):
-                self.rows.append({"case": case, "class": name, **self.compare(p[None, None], y[None, None], spacing)})
+            spacing = [float(s) if self.unit == "mm" else 1.0 for s in pred.pixdim]
+            for name, channel in self.channels.items():
+                maps = (x.as_tensor()[None, channel : channel + 1] for x in (pred, label))
+                self.rows.append({"case": case, "class": name, **self.compare(*maps, spacing)})
 
     def compare(self, pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]) -> dict:
-        """Metrics and voxel counts of one class: binary (1, 1, d, h, w) maps of voxels with sides ``spacing`` in mm."""
+        """Metrics and voxel counts of one class: binary (1, 1, *) maps of voxels with sides ``spacing``."""
         counts = {"pred_voxels": int(pred.sum()), "label_voxels": int(label.sum())}
         if not any(counts.values()):
-            return dict.fromkeys(METRICS, math.nan) | counts
-        if not all(counts.values()):
-            return {"dice": 0.0, "surface_dice": 0.0, "hd95_mm": math.nan} | counts
-        options = {"include_background": True, "spacing": spacing}
-        return {
-            "dice": float(compute_dice(pred, label)),
-            "surface_dice": float(compute_surface_dice(pred, label, class_thresholds=[self.tolerance_mm], **options)),
-            "hd95_mm": float(compute_hausdorff_distance(pred, label, percentile=95, **options)),
-        } | counts
+            values = [math.nan] * 3
+        elif not all(counts.values()):
+            values = [0.0, 0.0, math.nan]
+        else:
+            options = {"include_background": True, "spacing": spacing}
+            values = [
+                float(compute_dice(pred, label)),
+                float(compute_surface_dice(pred, label, class_thresholds=[self.tolerance], **options)),
+                float(compute_hausdorff_distance(pred, label, percentile=95, **options)),
+            ]
+        return dict(zip(self.metrics, values)) | counts
 
     def write(self, engine: Engine) -> None:
         if not self.rows:
@@ -97,25 +116,25 @@ class CaseMetrics:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
             writer.writeheader()
             writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in self.rows)
-        summary = summarize(self.rows, self.class_names)
+        summary = summarize(self.rows, self.channels, self.metrics)
         with replacing(self.output_dir / "summary.json") as temporary:
             temporary.write_text(json.dumps(summary, indent=2) + "\n")
         for name, values in summary.items():
+            dice, surface, distance = (values[metric] for metric in self.metrics)
             logger.info(
-                "%s: Dice %s, surface Dice at %g mm %s, HD95 %s mm (over %d, %d and %d cases; %d empty, %d missed)",
+                "%s: Dice %s, surface Dice at %g %s %s, HD95 %s %s (over %d, %d and %d cases; %d empty, %d missed)",
                 name,
-                *(values["dice"]["mean"], self.tolerance_mm, values["surface_dice"]["mean"], values["hd95_mm"]["mean"]),
-                *(values[metric]["cases"] for metric in METRICS),
-                *(values["empty"], values["missed"]),
+                *(dice["mean"], self.tolerance, self.unit, surface["mean"], distance["mean"], self.unit),
+                *(dice["cases"], surface["cases"], distance["cases"], values["empty"], values["missed"]),
             )
 
 
-def summarize(rows: Sequence[dict], class_names: Sequence[str]) -> dict:
+def summarize(rows: Sequence[dict], class_names: Iterable[str], metrics: Sequence[str]) -> dict:
     """Per class: mean and number of cases of each metric, and how many cases had it empty, missed or made up."""
     summary = {}
     for name in class_names:
         own = [row for row in rows if row["class"] == name]
-        defined = {metric: [row[metric] for row in own if not math.isnan(row[metric])] for metric in METRICS}
+        defined = {metric: [row[metric] for row in own if not math.isnan(row[metric])] for metric in metrics}
         summary[name] = {
             metric: {"mean": round(sum(v) / len(v), 4) if v else None, "cases": len(v)} for metric, v in defined.items()
         }

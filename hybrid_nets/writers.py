@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 from monai.config import NdarrayOrTensor
-from monai.data import NibabelWriter
+from monai.data import ITKWriter, NibabelWriter
 from monai.data.utils import to_affine_nd
 from monai.transforms import Transform
 
 from hybrid_nets.atomic import replacing
 from hybrid_nets.conventions import SYNONYMS
 
-__all__ = ["AtomicNibabelWriter", "case_name"]
+__all__ = ["AtomicNibabelWriter", "AtomicPictureWriter", "case_name"]
 
 
 class AtomicNibabelWriter(NibabelWriter):
@@ -41,12 +41,27 @@ class AtomicNibabelWriter(NibabelWriter):
             super().write(temporary, verbose=verbose, **kwargs)
 
 
+class AtomicPictureWriter(ITKWriter):
+    """MONAI's writer for PNG and other pictures, by way of a temporary name; pixels as they are, without geometry."""
+
+    def set_metadata(self, meta_dict: dict | None = None, resample: bool = False, **_: object) -> None:
+        if resample:
+            raise ValueError("pictures have no geometry to resample to; give resample=False.")
+        self.affine = None
+
+    def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: object) -> None:
+        with replacing(filename) as temporary:
+            super().write(temporary, verbose=verbose, **kwargs)
+
+
 def case_name(meta: dict, saver: Transform) -> dict:
     """For ``SaveImage(output_name_formatter=…)``: the file's name, less a channel's name at its end.
 
     ``BraTS-GLI-00000-000-t2f.nii.gz`` gives outputs that start with ``BraTS-GLI-00000-000``.
     """
     name = Path(str(meta["filename_or_obj"])).name
-    stem = re.sub(r"\.(nii|nii\.gz|nrrd|mha|mhd|dcm|png|jpe?g|tiff?)$", "", name, flags=re.IGNORECASE)
+    stem = re.sub(r"\.(nii|nii\.gz|nrrd|mha|mhd|dcm|png|jpe?g|tiff?|bmp)$", "", name, flags=re.IGNORECASE)
     endings = "|".join(SYNONYMS["FLAIR"] + SYNONYMS["T1ce"] + SYNONYMS["T1"] + SYNONYMS["T2"])
-    return {"subject": re.sub(rf"[-_]({endings})$", "", stem, flags=re.IGNORECASE), "idx": None}
+    subject = re.sub(rf"[-_]({endings})$", "", stem, flags=re.IGNORECASE)
+    # MONAI takes one ending off whatever it is given, and so would write scan.1 and scan.2 to the same file.
+    return {"subject": f"{subject}.nii", "idx": None}

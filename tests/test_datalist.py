@@ -129,7 +129,7 @@ def test_grids_that_differ(tmp_path: Path) -> None:
     [
         (lambda root: None, "no NIfTI files"),
         (lambda root: (root / "dataset.json").write_text("{"), "not valid JSON"),
-        (lambda root: (root / "dataset.json").write_text("{}"), "lists no cases"),
+        (lambda root: (root / "dataset.json").write_text("{}"), "no dataset.json that lists cases"),
         (lambda root: (root / "a.nii.gz").write_bytes(b"no"), "can't be read as NIfTI"),
         (lambda root: (root / "dataset.json").write_text('{"test": ["x.nii.gz"]}'), "x.nii.gz does not exist"),
     ],
@@ -161,3 +161,84 @@ def test_names() -> None:
         channel_order(["FLAIR", "T1", "T1gd"], CHANNELS)
     with pytest.raises(InputError, match=r"labels \['cyst'\] are not known"):
         label_mapping({1: "cyst"}, {1: "oedema"})
+
+
+def write_files(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("images/a.png", "masks/a.png"),
+        ("images/a.png", "masks/0/a.png"),  # BUSI as MobileUtr's code takes it
+        ("Kvasir/images/a.jpg", "Kvasir/masks/a.jpg"),
+        ("Original/7.tif", "Ground Truth/7.tif"),  # CVC-ClinicDB
+        ("Train_Folder/img/a.png", "Train_Folder/labelcol/a_anno.png"),  # GlaS, MoNuSeg
+        ("train_1.bmp", "train_1_anno.bmp"),  # GlaS as downloaded
+        ("benign/benign (1).png", "benign/benign (1)_mask.png"),  # BUSI as downloaded
+        ("imagesTr/a.PNG", "labelsTr/a.PNG"),
+    ],
+)
+def test_pictures_with_masks(tmp_path: Path, image: str, label: str) -> None:
+    root = write_files(tmp_path, image, label, "images/to segment.png", "normal/normal (3).jpeg")
+    cases = find_cases(root, split=False)
+    assert cases.training == [{"image": str(root / image), "label": str(root / label)}]
+    assert [Path(case["image"]).stem for case in cases.to_segment] == ["to segment", "normal (3)"]
+
+
+def test_several_masks_of_one_picture(tmp_path: Path) -> None:
+    write_files(tmp_path, "benign (4).png", "benign (4)_mask.png", "benign (4)_mask_1.png", "benign (5).png")
+    cases = find_cases(tmp_path, split=False)
+    assert [Path(f).name for f in cases.training[0]["label"]] == ["benign (4)_mask.png", "benign (4)_mask_1.png"]
+    assert len(cases.test) == 1
+
+
+def test_masks_that_fit_nothing_or_too_much(tmp_path: Path) -> None:
+    write_files(tmp_path / "a", "images/1.png", "masks/1.png", "masks/2.png")
+    with pytest.raises(InputError, match=r"masks/2.png is a segmentation without image"):
+        find_cases(tmp_path / "a")
+    write_files(tmp_path / "b", "images/1.png", "images/1.jpg", "masks/1.png")
+    with pytest.raises(InputError, match=r"masks/1.png could belong to any of"):
+        find_cases(tmp_path / "b")
+
+
+@pytest.mark.parametrize(("image", "label"), [("img/img{}", "label/label{}"), ("imagesTr/c_{}", "labelsTr/c_{}")])
+def test_volumes_with_labels_without_a_list(tmp_path: Path, image: str, label: str) -> None:
+    """BTCV as downloaded, and MSD without its list."""
+    for i in range(3):
+        save_nifti(tmp_path / f"{image.format(f'000{i}')}.nii.gz", np.zeros(SHAPE, np.int16))
+        save_nifti(tmp_path / f"{label.format(f'000{i}')}.nii.gz", np.zeros(SHAPE, np.uint8))
+    cases = find_cases(tmp_path, num_folds=3)
+    assert (len(cases.training), len(cases.validation), len(cases.test)) == (2, 1, 0)
+    assert all(stem(case["image"])[-4:] == stem(case["label"])[-4:] for case in cases.training)
+
+
+def stem(file: str) -> str:
+    return Path(file).name.removesuffix(".nii.gz")
+
+
+def test_nnu_net_data_set(tmp_path: Path) -> None:
+    channels = {str(i): name for i, name in enumerate(("T2", "T1", "T1ce", "FLAIR"))}
+    for case in ("a_0001", "b_0002"):
+        for i in range(4):
+            save_nifti(tmp_path / f"imagesTr/{case}_000{i}.nii.gz", np.zeros(SHAPE, np.int16))
+        save_nifti(tmp_path / f"labelsTr/{case}.nii.gz", np.zeros(SHAPE, np.uint8))
+    labels = {"background": 0, "enhancing tumour": 1, "edema": 2, "necrosis": 3}
+    content = {"channel_names": channels, "labels": labels, "file_ending": ".nii.gz", "numTraining": 2}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    case, _ = find_cases(tmp_path, channels=CHANNELS, labels=LABELS, split=False).training
+    assert [stem(file) for file in case["image"]] == [f"a_0001_000{i}" for i in range(4)]
+    assert case["channel_order"] == [3, 2, 1, 0] and case["label_values"] == {0: 0, 1: 3, 2: 2, 3: 1}
+
+
+def test_other_labels() -> None:
+    organs = {0: "background", 1: "spleen", 2: "liver"}
+    found = {0: "background", 1: "liver", 2: "sto", 3: "Spleen"}
+    assert label_mapping(found, organs, others=0) == {0: 0, 1: 2, 2: 0, 3: 1}
+    assert label_mapping({0: "background", 1: "spleen"}, organs, others=0) == {0: 0, 1: 1}
+    with pytest.raises(InputError, match="no label named spleen, only .*rename it .* --out_channels 2"):
+        label_mapping({0: "background", 1: "stomach"}, organs, others=0)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
-from monai.data import MetaTensor
+from monai.data import FolderLayout, MetaTensor
 from monai.transforms import SaveImage
 
 from hybrid_nets import AtomicNibabelWriter, CaseMetrics, ClassDice, case_name
@@ -68,13 +68,16 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("BraTS-GLI-00000-000-t2f.nii.gz", "BraTS-GLI-00000-000"),
         ("BraTS2021_00003_flair.nii", "BraTS2021_00003"),
         ("liver.nii.gz", "liver"),
+        ("scan.1.nii.gz", "scan.1"),
     ],
 )
-def test_case_names(name: str, expected: str) -> None:
-    assert case_name({"filename_or_obj": f"/data/{name}"}, None)["subject"] == expected
+def test_case_names(tmp_path: Path, name: str, expected: str) -> None:
+    layout = FolderLayout(tmp_path, extension=".nii.gz", postfix="seg", parent=False)
+    subject = case_name({"filename_or_obj": f"/data/{name}"}, None)["subject"]
+    assert Path(layout.filename(subject)).name == f"{expected}_seg.nii.gz"
 
 
-def item(pred: np.ndarray, label: np.ndarray, spacing: tuple[float, float, float]) -> dict:
+def item(pred: np.ndarray, label: np.ndarray, spacing: tuple[float, ...]) -> dict:
     affine = torch.diag(torch.tensor([*spacing, 1.0]))
     return {
         "pred": MetaTensor(torch.from_numpy(pred).float(), affine=affine, meta={"filename_or_obj": "x/case.nii.gz"}),
@@ -105,6 +108,18 @@ def test_metrics_are_in_millimetres(tmp_path: Path) -> None:
     assert state.metrics["val_dice_organ"] == pytest.approx(0.8)
 
 
+def test_pictures_are_measured_in_pixels(tmp_path: Path) -> None:
+    label = np.zeros((1, 20, 20), bool)
+    label[0, 5:15, 5:15] = True
+    engine = Engine(lambda engine, batch: [item(np.roll(label, 2, axis=2), label, (0.26, 0.26))])
+    CaseMetrics(tmp_path, ["foreground"], tolerance=2, unit="px").attach(engine)
+    engine.run([0])
+    (row,) = csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())
+    assert float(row["hd95_px"]) == 2 and float(row["surface_dice"]) == 1
+    with pytest.raises(ValueError, match="unit must be one of"):
+        CaseMetrics(tmp_path, ["foreground"], unit="cm")
+
+
 def test_missed_and_made_up_classes_are_counted() -> None:
     metrics = CaseMetrics(".", ["a"])
     full, empty = torch.ones(1, 1, 4, 4, 4), torch.zeros(1, 1, 4, 4, 4)
@@ -113,6 +128,6 @@ def test_missed_and_made_up_classes_are_counted() -> None:
         for p, y in ((full, full), (full, empty), (empty, full), (empty, empty))
     ]
     assert math.isnan(rows[1]["hd95_mm"]) and rows[2]["dice"] == 0.0
-    summary = summarize(rows, ["a"])["a"]
+    summary = summarize(rows, ["a"], metrics.metrics)["a"]
     assert summary["dice"] == {"mean": round(1 / 3, 4), "cases": 3} and summary["hd95_mm"] == {"mean": 0.0, "cases": 1}
     assert (summary["empty"], summary["missed"], summary["made_up"]) == (2, 1, 1)

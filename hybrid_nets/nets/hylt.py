@@ -19,6 +19,7 @@ from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 
 from hybrid_nets.blocks.attention import SelfAttention, TransformerBlock, init_linear
+from hybrid_nets.blocks.pool import GridPool
 from hybrid_nets.blocks.sizes import as_grid, check_input
 from hybrid_nets.blocks.unet import conv_norm_relu, double_conv, up_conv
 
@@ -249,21 +250,6 @@ class DecoderLevel(nn.Module):
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """(b, in_channels, *) and the skip (b, out_channels, 2·*) to (b, out_channels, 2·*)."""
         return self.convs(torch.cat([skip, self.up(x)], dim=1))
-
-
-class GridPool(nn.Module):
-    """Adaptive average pooling of (b, c, *) to a fixed grid, in 3-D as two steps in 2-D: ONNX has no 3-D one."""
-
-    def __init__(self, grid: Sequence[int]) -> None:
-        super().__init__()
-        self.grid = list(grid)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.ndim == 4:
-            return F.adaptive_avg_pool2d(x, self.grid)
-        slices = F.adaptive_avg_pool2d(x.flatten(1, 2), self.grid[1:])
-        slices = slices.unflatten(1, x.shape[1:3]).flatten(3)
-        return F.adaptive_avg_pool2d(slices, [self.grid[0], slices.shape[3]]).unflatten(3, self.grid[1:])
 
 
 def shared_heads(x: torch.Tensor, num_heads: int, released: bool) -> torch.Tensor:

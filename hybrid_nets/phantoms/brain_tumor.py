@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hybrid_nets.phantoms.cache import cached_data_set
-from hybrid_nets.phantoms.fields import noise_field, rician
+from hybrid_nets.phantoms.fields import noise_field, paint, rician
 from hybrid_nets.phantoms.head import brain_layers, cavity_distance, cerebrum_distance, head_layers, ventricle_distance
 from hybrid_nets.phantoms.msd import About, Case, write_msd
 from hybrid_nets.phantoms.scan import Scan, draw_scan, voxel_points
@@ -100,7 +99,8 @@ def brain_tumor_case(seed: int, data_set: int = 0) -> Case:
     plan = draw_plan(seed, rng)
     points = warp(voxel_points(plan.scan) + np.float32([[0], [0], [VIEW_HEIGHT]]), rng)
     cavity = cavity_distance(points, rng)
-    signal, tissue = paint(head_layers(points, cavity, rng), len(cavity))
+    signal = np.zeros((4, len(cavity)), np.float32)
+    tissue = paint(signal, head_layers(points, cavity, rng), SIGNAL)
     inside = np.flatnonzero(cavity < 0)
     signal[:, inside], labels = draw_brain(points[:, inside], cavity[inside], plan, rng)
     label = np.zeros(len(cavity), np.uint8)
@@ -136,22 +136,13 @@ def warp(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return points / size + 1.3 * np.stack([noise_field(points, 80, rng) for _ in range(3)])
 
 
-def paint(layers: Iterable[tuple[str, np.ndarray]], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Brightness float32 ``(4, count)`` of stacked layers, and the index in TISSUES of what each point mostly is."""
-    signal = np.zeros((4, count), np.float32)
-    tissue = np.zeros(count, np.uint8)
-    for name, alpha in layers:
-        signal += alpha * (np.float32(SIGNAL[name])[:, None] - signal)
-        tissue[alpha > 0.5] = TISSUES.index(name)
-    return signal, tissue
-
-
 def draw_brain(
     points: np.ndarray, cavity: np.ndarray, plan: Plan, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Brightness ``(4, n)`` and labels ``(n,)`` of the points ``(3, n)`` inside the skull."""
     before = points if plan.tumor is None else push(points, plan.tumor)
-    signal, tissue = paint(brain_layers(before, cavity, rng), len(cavity))
+    signal = np.zeros((4, len(cavity)), np.float32)
+    tissue = paint(signal, brain_layers(before, cavity, rng), SIGNAL)
     if plan.tumor is None:
         return signal, np.zeros(len(cavity), np.uint8)
     host, grey, sulcus = (np.isin(tissue, kind) for kind in (HOSTS, TISSUES.index("grey"), TISSUES.index("sulcus")))

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from hybrid_nets.phantoms.folder import is_complete
+
 __all__ = ["cache_dir", "cached_data_set"]
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ def cached_data_set(name: str, make: Callable[[Path], Path], cache: str | Path |
         cache: used instead of :func:`cache_dir`.
     """
     folder = (cache_dir() if cache is None else Path(cache).expanduser()) / "phantoms" / name
-    if (folder / "dataset.json").is_file():
+    if is_complete(folder):
         return folder
     start = time.perf_counter()
     make(folder)

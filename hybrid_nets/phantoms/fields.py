@@ -1,17 +1,17 @@
-"""Distances, random fields and MR imperfections that phantoms are drawn with.
+"""Distances, random fields and imperfections that phantoms are drawn with, and how their layers are painted.
 
 Points are float32 ``(3, n)`` in mm, x to the right, y to the front, z up. Distances are in mm and negative inside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 from scipy import fft, ndimage
 
-__all__ = ["chain", "ellipsoid", "mirror", "noise_field", "ramp", "rician", "smooth_union"]
+__all__ = ["chain", "column", "ellipsoid", "mirror", "noise_field", "paint", "ramp", "rician", "smooth_union"]
 
 # Side of the periodic grid that random fields are interpolated from, and its samples per wavelength.
 GRID, SAMPLES = 48, 6
@@ -63,6 +63,27 @@ def noise_field(points: np.ndarray, wavelength: float, rng: np.random.Generator)
     grid = fft.irfftn(fft.rfftn(rng.standard_normal((GRID, GRID, GRID))) * ring).astype(np.float32)
     indices = points * np.float32(SAMPLES / wavelength)
     return ndimage.map_coordinates(grid / grid.std(), indices, order=1, mode="grid-wrap", output=np.float32)
+
+
+def paint(
+    image: np.ndarray, layers: Iterable[tuple[str, np.ndarray]], signal: Mapping[str, Sequence[float]]
+) -> np.ndarray:
+    """Paint stacked layers over ``image``, float32 ``(channels, n)``, which is changed in place.
+
+    Args:
+        image: brightness of n points.
+        layers: tissues ``(name, alpha (n,))``; each covers a share ``alpha`` (0 to 1) of what the earlier ones left.
+        signal: brightness of each tissue in each channel.
+
+    Returns:
+        uint8 ``(n,)``: the place in ``signal`` of what each point mostly is, 0 where no layer covers more than half.
+    """
+    tissues = list(signal)
+    tissue = np.zeros(image.shape[1], np.uint8)
+    for name, alpha in layers:
+        image += alpha * (np.float32(signal[name])[:, None] - image)
+        tissue[alpha > 0.5] = tissues.index(name)
+    return tissue
 
 
 def rician(signal: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:

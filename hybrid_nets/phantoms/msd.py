@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-__all__ = ["About", "Case", "write_msd"]
+from hybrid_nets.phantoms.folder import check_numbers, publish_folder, write_cases
 
-# A case needs a few hundred MB while it is drawn, so more threads than this would cost more than they save.
-MAX_THREADS = 4
+__all__ = ["About", "Case", "write_msd"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +51,7 @@ def write_msd(
 ) -> Path:
     """Write ``num_training`` + ``num_test`` cases to ``output_dir``; nothing is done if it holds a ``dataset.json``.
 
-    The data set is built in a hidden sibling folder that is renamed when complete. So ``output_dir`` never holds half
-    a data set, and of several processes that write the same one, the first to finish wins and all return normally.
+    All or nothing, and safe to do from several processes at once: see :func:`.folder.publish_folder`.
 
     Args:
         output_dir: the data set's folder. It and its parents are created if need be.
@@ -77,47 +71,19 @@ def write_msd(
 
         write_msd("/data/phantom", about, brain_tumor_case, num_training=4, num_test=1)
     """
-    if num_training < 1 or num_test < 0:
-        raise ValueError(f"a data set needs num_training >= 1 and num_test >= 0, got {num_training} and {num_test}.")
-    folder = Path(output_dir).expanduser().resolve()
-    if is_complete(folder):
-        return folder
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise FileExistsError(
-            f"{folder} exists and is not a data set (no dataset.json). Nothing was changed. "
-            f"Give a new or empty folder instead, for example {folder / about.name}."
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-    try:
-        write_files(building, about, make_case, num_training, num_test)
-        publish(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return folder
-
-
-def is_complete(folder: Path) -> bool:
-    return (folder / "dataset.json").is_file()
-
-
-def publish(building: Path, folder: Path) -> None:
-    """Rename ``building`` to ``folder``, unless another process was faster."""
-    try:
-        os.replace(building, folder)
-    except OSError:
-        if not is_complete(folder):
-            raise
+    check_numbers(num_training, num_test)
+    return publish_folder(
+        output_dir, about.name, lambda folder: write_files(folder, about, make_case, num_training, num_test)
+    )
 
 
 def write_files(folder: Path, about: About, make_case: Callable[[int], Case], num_training: int, num_test: int) -> None:
     for name in ("imagesTr", "labelsTr", "imagesTs"):
         (folder / name).mkdir(parents=True)
 
-    def write_case(index: int) -> str:
+    def write_case(index: int, training: bool) -> str:
         case = make_case(index)
         check_case(case, about)
-        training = index < num_training
         # MSD stores the channels last, and leaves their axis out where there is only one.
         voxels = np.moveaxis(case.image, 0, -1) if len(case.image) > 1 else case.image[0]
         write_nifti(folder / ("imagesTr" if training else "imagesTs") / f"{case.name}.nii.gz", voxels, case, np.int16)
@@ -125,8 +91,7 @@ def write_files(folder: Path, about: About, make_case: Callable[[int], Case], nu
             write_nifti(folder / "labelsTr" / f"{case.name}.nii.gz", case.label, case, np.uint8)
         return f"{case.name}.nii.gz"
 
-    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
-        files = list(pool.map(write_case, range(num_training + num_test)))
+    files = write_cases(write_case, num_training, num_test)
     text = json.dumps(dataset_json(about, files[:num_training], files[num_training:]), indent=2)
     (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
 

@@ -7,13 +7,27 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-__all__ = ["Scan", "draw_scan", "voxel_points"]
+__all__ = ["Grid", "Scan", "draw_scan", "voxel_points"]
 
 # Towards which side the three array axes run, and by how many degrees the grid is tilted (0: not oblique).
 ORIENTATIONS = (("RAS", 0), ("LPS", 0), ("RAS", 12), ("PIR", 0), ("LPS", 9), ("LAS", 0), ("RIA", 15))
 DIRECTIONS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 BODY_AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
-SIDES = (80, 112)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Limits of the voxels that are drawn: the side in mm that two axes share (``pixel``) and that of the third
+    (``slice``), which body axis that is (0 right, 1 front, 2 up; None: any), and the least and most voxels per axis.
+    """
+
+    pixel: tuple[float, float]
+    slice: tuple[float, float]
+    slice_axis: int | None
+    sides: tuple[int, int]
+
+
+BRAIN_GRID = Grid(pixel=(1.85, 2.05), slice=(1.65, 2.2), slice_axis=None, sides=(80, 112))
 
 
 @dataclass(frozen=True)
@@ -29,16 +43,19 @@ class Scan:
     body: np.ndarray
 
 
-def draw_scan(index: int, field_of_view: tuple[float, float, float], rng: np.random.Generator) -> Scan:
+def draw_scan(
+    index: int, field_of_view: tuple[float, float, float], rng: np.random.Generator, grid: Grid = BRAIN_GRID
+) -> Scan:
     """A scan of the field of view (width, length, height in mm, give or take 2%) with the index-th orientation."""
     codes, tilt = ORIENTATIONS[index % len(ORIENTATIONS)]
     order = [BODY_AXIS[code] for code in codes]
     # Two axes share a pixel size, the third is the slice thickness; which body axis that is, varies.
-    spacing = np.full(3, rng.uniform(1.85, 2.05))
-    spacing[rng.integers(3)] = rng.uniform(1.65, 2.2)
+    spacing = np.full(3, rng.uniform(*grid.pixel))
+    thickness = rng.uniform(*grid.slice)
+    spacing[rng.integers(3) if grid.slice_axis is None else grid.slice_axis] = thickness
     spacing = np.round(spacing[order], 3)
     extent = np.asarray(field_of_view)[order] * rng.uniform(0.99, 1.03, 3)
-    shape = np.clip(np.ceil(extent / spacing).astype(int), *SIDES)
+    shape = np.clip(np.ceil(extent / spacing).astype(int), *grid.sides)
 
     columns = np.transpose([DIRECTIONS[code] for code in codes])
     axis = rng.standard_normal(3)

@@ -49,9 +49,10 @@ def test_defaults_are_the_network_s_own(bundle: Path) -> None:
     config = ConfigParser(read(bundle, "train"))
     network = read(bundle, "train")["network_def"]
     kind = getattr(hybrid_nets, network["_target_"].removeprefix("hybrid_nets."))
+    # What the task says, the recipe's choice, and one of memory against time; a token grid of 5 is one of (5, 5).
+    chosen = {"spatial_dims", "in_channels", "out_channels", "deep_supervision", "use_checkpoint", "token_grid"}
     for name, parameter in inspect.signature(kind).parameters.items():
-        chosen = name in ("deep_supervision", "use_checkpoint")  # the recipe's choice, and one of memory against time
-        if parameter.default is not inspect.Parameter.empty and name in network and not chosen:
+        if parameter.default is not inspect.Parameter.empty and name in network and name not in chosen:
             value = config.get_parsed_content(f"network_def#{name}")
             assert (tuple(value) if isinstance(value, list) else value) == parameter.default, name
 
@@ -62,11 +63,14 @@ def test_metadata(bundle: Path) -> None:
     assert f"## {meta['version']}" in (ROOT / "CHANGELOG.md").read_text()
     formats = meta["network_data_format"]
     channels, outputs = formats["inputs"]["image"], formats["outputs"]["pred"]
-    assert list(channels["channel_def"].values()) == train["channels"] and channels["num_channels"] == len(
-        train["channels"]
-    )
-    assert list(outputs["channel_def"].values()) == train["class_names"]
-    assert formats["post_processed_outputs"]["pred"]["channel_def"] == train["labels"]
+    config = ConfigParser(train)
+    assert list(channels["channel_def"].values()) == train["channels"]
+    assert channels["num_channels"] == config.get_parsed_content("in_channels")
+    assert list(outputs["channel_def"].values()) == config.get_parsed_content("class_names")
+    assert outputs["num_channels"] == config.get_parsed_content("out_channels")
+    assert formats["post_processed_outputs"]["pred"]["channel_def"] == config.get_parsed_content("labels")
+    for packages in ("monai_version", "pytorch_version", "numpy_version", "required_packages_version"):
+        assert meta[packages] == read(BUNDLES[0], "metadata")[packages]
     assert "Research use only" in meta["description"]
     assert "esearch use only" in (bundle / "docs" / "README.md").read_text()
 
@@ -79,6 +83,50 @@ def test_monai_s_properties(bundle: Path, name: str, properties: dict) -> None:
     handlers = config.get("train#handlers", [])
     validation = [h for h in handlers if h["_target_"] == "ValidationHandler"]
     assert all(h["validator"] == "@validate#evaluator" for h in validation)
+
+
+def test_bundles_do_things_in_one_way(bundle: Path) -> None:
+    """What is not a bundle's own network, data or recipe is the same in all, and stands in the same order."""
+    first = BUNDLES[0]
+    for file in ("LICENSE", "configs/evaluate.json", "configs/logging.conf"):
+        assert (bundle / file).read_text() == (first / file).read_text(), file
+    for name in ("train", "inference"):
+        own, other = read(bundle, name), read(first, name)
+        assert [key for key in own if key in other] == [key for key in other if key in own]
+        for key in ("imports", "output_dir", "ckpt_dir", "device", "amp", "seed", "cases", "spatial_keys", "handlers"):
+            assert own.get(key) == other.get(key), key
+        for key in ("load_transforms", "preprocessing", "dataset", "dataloader", "restore", "save_label_map"):
+            assert own.get(key) == other.get(key), key
+        for key in ("postprocessing", "evaluator", "initialize", "run", "validate"):
+            assert own.get(key) == other.get(key), key
+    own, other = read(bundle, "train")["train"], read(first, "train")["train"]
+    loss = {own["trainer"].pop("loss_function"), other["trainer"].pop("loss_function")}
+    assert own == other and loss <= {"@loss", "@deep_loss"}
+
+
+CT = ["mobileutr", "hylt", "dca_unet"]
+NETWORK = {"spatial_dims", "size", "widths", "token_grid", "variant", "grid", "backbone", "dca", "network_def"}
+
+
+@pytest.mark.parametrize("name", ["train", "inference"])
+def test_volumes_of_ct_are_treated_alike(name: str) -> None:
+    """The BTCV protocol stands in the bundles mobileutr and hylt, and in overlays of the other two."""
+    mobileutr, hylt = (read(ROOT / "bundles" / bundle, name) for bundle in CT[:2])
+    organs, volumes = read(ROOT / "bundles/glims", "multi_organ"), read(ROOT / "bundles/dca_unet", "volumes")
+    differing = {key for key in mobileutr.keys() | hylt.keys() if mobileutr.get(key) != hylt.get(key)}
+    assert differing <= NETWORK | {"bundle_root", "organs"}
+    for key in mobileutr.keys() & organs.keys():
+        assert organs[key] == mobileutr[key], key
+    for key in mobileutr.keys() & volumes.keys() - {"spatial_dims"}:
+        assert volumes[key] == mobileutr[key], key
+
+
+def test_pictures_are_treated_alike() -> None:
+    recipe = {"roi_size", "batch_size", "epochs", "learning_rate", "random_transforms"}
+    recipe |= {"loss", "optimizer", "lr_scheduler"}
+    overlays = [read(ROOT / "bundles" / bundle, "images") for bundle in CT]
+    common = [{key: value for key, value in overlay.items() if key not in recipe} for overlay in overlays]
+    assert common[0] == common[1] == common[2]
 
 
 def test_no_absolute_path(bundle: Path) -> None:

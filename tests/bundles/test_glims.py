@@ -156,7 +156,7 @@ def test_multi_organ_overlay(tmp_path: Path, run_bundle) -> None:
     assert result.shape == (30, 34, 20) and set(np.unique(np.asarray(result.dataobj))) <= {0, 1, 2}
     evaluate = f"['{TRAIN}','{CONFIGS / 'evaluate.json'}','{overlay}']"
     run_bundle("run", config_file=evaluate, **options)
-    assert len((tmp_path / "eval" / "metrics.csv").read_text().splitlines()) == 1 + 3
+    assert len((tmp_path / "eval" / "metrics.csv").read_text().splitlines()) == 1 + 2
 
 
 def test_offline_checks_of_monai(trained: Path, tmp_path: Path, run_bundle) -> None:

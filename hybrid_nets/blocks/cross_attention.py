@@ -1,0 +1,119 @@
+"""The two attentions of Dual Cross-Attention, among the channels and among the tokens of all levels of a U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+__all__ = ["ChannelCrossAttention", "CrossAttention", "ScaleShift", "SpatialCrossAttention"]
+
+
+class CrossAttention(nn.Module):
+    """Every level reads all levels: t_i + attention_i(LayerNorm t_i, all LayerNorm t_j side by side).
+
+    Args:
+        channels: channels c_i of each level's tokens ``(b, P, c_i)``.
+        attention: makes one level's attention from its own channels and the sum over all levels.
+
+    Example::
+
+        >>> step = CrossAttention((8, 16), ChannelCrossAttention)
+        >>> [tokens.shape for tokens in step([torch.zeros(1, 9, 8), torch.zeros(1, 9, 16)])]
+        [torch.Size([1, 9, 8]), torch.Size([1, 9, 16])]
+    """
+
+    def __init__(self, channels: Sequence[int], attention: Callable[[int, int], nn.Module]) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(own, 1e-6) for own in channels)
+        self.levels = nn.ModuleList(attention(own, sum(channels)) for own in channels)
+
+    def forward(self, tokens: list[torch.Tensor]) -> list[torch.Tensor]:
+        normed: list[torch.Tensor] = []
+        for i, norm in enumerate(self.norms):
+            normed.append(norm(tokens[i]))
+        everything = torch.cat(normed, dim=2)
+        mixed: list[torch.Tensor] = []
+        for i, level in enumerate(self.levels):
+            mixed.append(tokens[i] + level(normed[i], everything))
+        return mixed
+
+
+class ChannelCrossAttention(nn.Module):
+    """The level's channels read the channels of all levels; a channel is a vector over the tokens.
+
+    Args:
+        own: channels of the level.
+        total: channels of all levels.
+        num_heads: splits both channel axes; must divide them.
+
+    Example::
+
+        >>> ChannelCrossAttention(8, 24)(torch.zeros(1, 9, 8), torch.zeros(1, 9, 24)).shape
+        torch.Size([1, 9, 8])
+    """
+
+    def __init__(self, own: int, total: int, num_heads: int = 1) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = total**-0.5  # for any number of heads
+        self.query, self.proj = ScaleShift(own), ScaleShift(own)
+        self.key, self.value = ScaleShift(total), ScaleShift(total)
+
+    def forward(self, own: torch.Tensor, everything: torch.Tensor) -> torch.Tensor:
+        """The level's tokens (b, P, own) and all levels' (b, P, total) to (b, P, own)."""
+        query = split_heads(self.query(own), self.num_heads).transpose(2, 3)
+        key = split_heads(self.key(everything), self.num_heads).transpose(2, 3)
+        value = split_heads(self.value(everything), self.num_heads).transpose(2, 3)
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        return self.proj(mixed.permute(0, 3, 1, 2).flatten(2))
+
+
+class SpatialCrossAttention(nn.Module):
+    """Tokens read tokens: the channels of all levels say who reads whom, the level's own channels are what is read.
+
+    Args:
+        own: channels of the level.
+        total: channels of all levels.
+        num_heads: splits both channel axes; must divide them.
+
+    Example::
+
+        >>> SpatialCrossAttention(8, 24, num_heads=4)(torch.zeros(1, 9, 8), torch.zeros(1, 9, 24)).shape
+        torch.Size([1, 9, 8])
+    """
+
+    def __init__(self, own: int, total: int, num_heads: int = 4) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query, self.key = ScaleShift(total), ScaleShift(total)
+        self.value, self.proj = ScaleShift(own), ScaleShift(own)
+
+    def forward(self, own: torch.Tensor, everything: torch.Tensor) -> torch.Tensor:
+        """The level's tokens (b, P, own) and all levels' (b, P, total) to (b, P, own)."""
+        query = split_heads(self.query(everything), self.num_heads)
+        key = split_heads(self.key(everything), self.num_heads)
+        value = split_heads(self.value(own), self.num_heads)
+        return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+
+
+class ScaleShift(nn.Module):
+    """What a depthwise 1×1 convolution computes, for channels on the last axis: one factor and one bias per channel.
+
+    Starts as PyTorch starts such a convolution: both uniform in [-1, 1].
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels).uniform_(-1, 1))
+        self.bias = nn.Parameter(torch.empty(channels).uniform_(-1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight + self.bias
+
+
+def split_heads(tokens: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """(b, P, c) to (b, heads, P, c / heads)."""
+    return tokens.unflatten(2, [num_heads, -1]).transpose(1, 2)
