@@ -20,7 +20,7 @@ from hybrid_nets.progress import ProgressHandler
 from hybrid_nets.transforms import CheckImaged, StandardizeChannelsd, StandardizeLabelsd
 from hybrid_nets.writers import AtomicNibabelWriter, AtomicPictureWriter, case_name
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "GLIMS",

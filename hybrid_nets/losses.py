@@ -45,7 +45,9 @@ class StructureLoss(nn.Module):
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss of logits ``(b, c, *)`` against a binary target of the same shape; a scalar."""
         if logits.shape != target.shape:
-            raise ValueError(f"target must have the shape of the logits, {list(logits.shape)}, got {list(target.shape)}.")
+            raise ValueError(
+                f"target must have the shape of the logits, {list(logits.shape)}, got {list(target.shape)}."
+            )
         target = target.to(logits.dtype)
         weight = 1 + self.boundary_weight * (self.mean(target) - target).abs()
         axes = list(range(2, logits.ndim))

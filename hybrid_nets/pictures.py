@@ -46,7 +46,9 @@ class PictureChannelsd(MapTransform):
             if picture.shape[0] not in (1, 2, 3, 4):
                 raise InputError(f"{source(picture)} has {picture.shape[0]} channels; save it as grey or RGB picture.")
             if picture.max() > 255:
-                raise InputError(f"{source(picture)} has values up to {picture.max():g}; save it with 8 bits (0 to 255).")
+                raise InputError(
+                    f"{source(picture)} has values up to {picture.max():g}; save it with 8 bits (0 to 255)."
+                )
             colours = picture[: 1 if picture.shape[0] < 3 else 3]
             if colours.shape[0] < self.channels:
                 colours = colours.repeat(self.channels, *[1] * (colours.ndim - 1))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 import torch
 from conftest import ROOT, save_nifti
 from golden_files import Golden
@@ -65,3 +66,19 @@ def test_tissue_dataset(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "tissue" / "dataset.json").read_text())["labels"]["2"] == "grey matter"
     again = run_tool("make_tissue_dataset.py", tmp_path / "tissue")
     assert again.returncode == 1 and "is not empty" in again.stderr
+
+
+def test_the_table_of_networks_is_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import model_table
+
+    text = model_table.table()
+    monkeypatch.setattr(model_table, "table", lambda: text)
+    model_table.main(check=True)
+    stale = tmp_path / "README.md"
+    stale.write_text((ROOT / "README.md").read_text().replace("| GLIMS | 4 × 96³ |", "| GLIMS | 4 × 128³ |"))
+    monkeypatch.setattr(model_table, "README", stale)
+    with pytest.raises(SystemExit, match="table of networks is stale"):
+        model_table.main(check=True)
+    model_table.main()
+    assert stale.read_text() == (ROOT / "README.md").read_text()
