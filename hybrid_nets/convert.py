@@ -11,8 +11,7 @@ from torch import nn
 
 from hybrid_nets.blocks import dca
 from hybrid_nets.blocks.position import resize_grid
-from hybrid_nets.nets import glims, hylt, mobileutr
-from hybrid_nets.nets.dca_unet import DCAUNet
+from hybrid_nets.nets import dca_unet, glims, hylt, mobileutr
 from hybrid_nets.unets import multiresunet, r2unet, resunetpp, unet, vnet
 
 __all__ = ["convert_released", "released_options"]
@@ -43,9 +42,10 @@ RELEASED_OPTIONAL = {
     multiresunet.MultiResUNet: multiresunet.RELEASED_OPTIONAL,
 }
 RELEASED_OPTIONS = {
-    glims.GLIMS: glims.RELEASED_OPTIONS,
-    hylt.HyLT: hylt.RELEASED_OPTIONS,
-    mobileutr.MobileUtr: mobileutr.RELEASED_OPTIONS,
+    glims.GLIMS: glims.released_options,
+    hylt.HyLT: hylt.released_options,
+    mobileutr.MobileUtr: mobileutr.released_options,
+    dca_unet.DCAUNet: dca_unet.released_options,
 }
 
 
@@ -74,7 +74,7 @@ def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch
         checkpoint = torch.load("fold2.pt", weights_only=True)
         network.load_state_dict(convert_released(network, checkpoint))
     """
-    if isinstance(network, DCAUNet):
+    if isinstance(network, dca_unet.DCAUNet):
         inner = convert_released(network.network, state_dict)
         return {f"network.{name}": tensor for name, tensor in inner.items()}
     kind = next((kind for kind in RELEASED_KEYS if isinstance(network, kind)), None)
@@ -115,7 +115,7 @@ def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch
     return converted
 
 
-def released_options(kind: type[nn.Module], state_dict: Mapping) -> dict[str, int]:
+def released_options(kind: type[nn.Module], state_dict: Mapping) -> dict:
     """The constructor options that a released checkpoint was built with, as far as its tensors show them.
 
     Args:
@@ -125,11 +125,10 @@ def released_options(kind: type[nn.Module], state_dict: Mapping) -> dict[str, in
     Raises:
         KeyError: it is no released checkpoint of that network.
     """
-    weights = unwrap(state_dict)
-    absent = [key for _, key, _ in RELEASED_OPTIONS[kind] if key not in weights]
-    if absent:
-        raise KeyError(f"not a released {kind.__name__} checkpoint: missing keys {absent}.")
-    return {option: weights[key].shape[axis] for option, key, axis in RELEASED_OPTIONS[kind]}
+    try:
+        return RELEASED_OPTIONS[kind](unwrap(state_dict))
+    except KeyError as error:
+        raise KeyError(f"not a released {kind.__name__} checkpoint: missing keys [{error}].") from error
 
 
 def unwrap(checkpoint: Mapping) -> dict[str, torch.Tensor]:

@@ -18,34 +18,54 @@ from monai.bundle import ConfigParser
 
 from hybrid_nets import InputError, convert_released
 from hybrid_nets.checkpoints import read_checkpoint, save_atomic
-from hybrid_nets.convert import RELEASED_OPTIONS, released_options
+from hybrid_nets.convert import released_options
 
 
 def convert_checkpoint(source: str, target: str, bundle: str) -> None:
     """Convert SOURCE, a released checkpoint, to TARGET, for the bundle in folder BUNDLE."""
-    config = Path(bundle) / "configs" / "inference.json"
-    if not config.is_file():
+    inference = Path(bundle) / "configs" / "inference.json"
+    if not inference.is_file():
         raise InputError(f"{bundle} is not a bundle: it has no configs/inference.json.")
     content = read_checkpoint(source)
-    parser = ConfigParser()
-    parser.read_config(str(config))
-    kind = locate(parser["network_def"]["_target_"])
     try:
-        options = released_options(kind, content) if kind in RELEASED_OPTIONS else {}
-        defaults = {name: parser.get_parsed_content(name) for name in options}
-        changed = {name: value for name, value in options.items() if value != defaults[name]}
-        parser.update({**changed, "variant": "released", "device": "cpu"})
+        kind = locate(ConfigParser(ConfigParser.load_config_file(inference))["network_def"]["_target_"])
+        files, options = choose_configs(inference, released_options(kind, content))
+        parser = read_configs(files, {**options, "device": "cpu"})
         with torch.device("meta"):  # shapes are all that is needed
             network = parser.get_parsed_content("network_def")
         save_atomic(convert_released(network, content), target)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{source}: {error.args[0]}") from error
-    overrides = " ".join(f"--{name} {value}" for name, value in changed.items())
+    names = [file.as_posix() for file in files]
+    config = names[0] if len(names) == 1 else '"[' + ",".join(f"'{name}'" for name in names) + ']"'
+    overrides = "".join(f" --{name} {value}" for name, value in options.items())
     print(f"wrote {target}; use it with")
     print(
-        f"    python -m monai.bundle run --config_file {config.as_posix()} "
-        f"--checkpoints \"['{Path(target).resolve().as_posix()}']\" --variant released {overrides}".rstrip()
+        f"    python -m monai.bundle run --config_file {config} "
+        f"--checkpoints \"['{Path(target).resolve().as_posix()}']\"{overrides}"
     )
+
+
+def read_configs(files: list[Path], options: dict) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in files])
+    parser.update(options)
+    return parser
+
+
+def choose_configs(inference: Path, released: dict) -> tuple[list[Path], dict]:
+    """inference.json, with the overlay nearest to the ``released`` options if one is, and what still differs."""
+    candidates = [[inference]]
+    for overlay in sorted(inference.parent.glob("*.json")):
+        if overlay.stem not in ("inference", "train", "evaluate", "metadata"):
+            candidates.append([inference, overlay])
+
+    def differing(files: list[Path]) -> dict:
+        parser = read_configs(files, {})
+        return {name: value for name, value in released.items() if parser.get_parsed_content(name) != value}
+
+    files = min(candidates, key=lambda files: len(differing(files)))
+    return files, differing(files)
 
 
 if __name__ == "__main__":

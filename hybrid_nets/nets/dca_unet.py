@@ -24,6 +24,15 @@ BACKBONES = {
     "multiresunet": unets.MultiResUNet,
     "doubleunet": unets.DoubleUNet,
 }
+# The authors' checkpoints show by their first layer whose they are; DoubleU-Net has none, as its code never ran.
+RELEASED_FIRST = {
+    "unet": "conv1.conv1.conv.weight",
+    "vnet": "conv1.conv.weight",
+    "r2unet": "rconv1.conv.conv.weight",
+    "resunetpp": "input_layer.0.conv.weight",
+    "multiresunet": "mr1.skip.conv.weight",
+}
+RELEASED_HEADS = ("out.weight", "out.conv.weight", "output_layer.weight")
 
 
 class DCAUNet(nn.Module):
@@ -79,3 +88,19 @@ class DCAUNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.network(x)
+
+
+def released_options(weights: Mapping[str, torch.Tensor]) -> dict:
+    """What the authors' checkpoints show of how their network was built. DCA's grid is not in them."""
+    backbone = next((name for name, key in RELEASED_FIRST.items() if key in weights), "unet")
+    first = weights[RELEASED_FIRST[backbone]]
+    head = next((weights[key] for key in RELEASED_HEADS if key in weights), None)
+    if head is None:
+        raise KeyError(RELEASED_HEADS[0])
+    return {
+        "backbone": backbone,
+        "dca": any(key.startswith("DCA.") for key in weights),
+        "spatial_dims": head.ndim - 2,
+        "in_channels": first.shape[1],
+        "out_channels": head.shape[0],
+    }

@@ -8,7 +8,7 @@ output (unused activations, biases that the next normalisation removes); three d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +23,6 @@ from hybrid_nets.blocks.swin import SwinStage
 
 __all__ = ["GLIMS"]
 
-# Where the authors' checkpoints show how their network was built: (option, key, axis of the tensor).
-RELEASED_OPTIONS = (
-    ("in_channels", "stem.conv.weight", 1),
-    ("out_channels", "out1.conv.conv.weight", 0),
-    ("feature_size", "stem.conv.weight", 0),
-)
 # What `convert_released` does to the keys of the authors' checkpoints, in order: (pattern, replacement); None drops.
 RELEASED_KEYS = (
     (r"relative_position_index$", None),  # follows from the window
@@ -281,3 +275,14 @@ class ExpandingSwinStage(SwinStage):
 def norm_channels(x: torch.Tensor) -> torch.Tensor:
     """LayerNorm over the channels of (b, c, d, h, w), without learned scale or shift."""
     return F.layer_norm(x.permute(0, 2, 3, 4, 1), [x.shape[1]]).permute(0, 4, 1, 2, 3)
+
+
+def released_options(weights: Mapping[str, torch.Tensor]) -> dict:
+    """What the authors' checkpoints show of how their network was built."""
+    stem, head = weights["stem.conv.weight"], weights["out1.conv.conv.weight"]
+    return {
+        "in_channels": stem.shape[1],
+        "out_channels": head.shape[0],
+        "feature_size": stem.shape[0],
+        "variant": "released",
+    }

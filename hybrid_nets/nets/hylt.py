@@ -11,7 +11,7 @@ biases that the next normalisation or softmax removes); tokens that are voxels a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +25,6 @@ from hybrid_nets.blocks.unet import conv_norm_relu, double_conv, up_conv
 
 __all__ = ["HyLT"]
 
-# Where the authors' checkpoints show how their network was built: (option, key, axis of the tensor).
-RELEASED_OPTIONS = (
-    ("in_channels", "block1.inconv.conv.0.weight", 1),
-    ("out_channels", "Conv_1x1.weight", 0),
-)
 # What `convert_released` does to the keys of the authors' checkpoints, in order: (pattern, replacement); None drops.
 RELEASED_KEYS = (
     (r"^neck\.", None),  # the forward pass never uses it
@@ -271,3 +266,15 @@ def split_heads(tokens: torch.Tensor, num_heads: int, released: bool) -> torch.T
 def merge_heads(tokens: torch.Tensor) -> torch.Tensor:
     """(b, heads, m, c) to (b, m, heads · c)."""
     return tokens.transpose(1, 2).flatten(2)
+
+
+def released_options(weights: Mapping[str, torch.Tensor]) -> dict:
+    """What the authors' checkpoints show of how their network was built; their token grids are square."""
+    first, head, tokens = (weights[key] for key in ("block1.inconv.conv.0.weight", "Conv_1x1.weight", "token"))
+    return {
+        "spatial_dims": head.ndim - 2,
+        "in_channels": first.shape[1],
+        "out_channels": head.shape[0],
+        "token_grid": math.isqrt(tokens.shape[1]),
+        "variant": "released",
+    }

@@ -9,6 +9,8 @@ that the next normalisation removes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from monai.networks.blocks import Convolution
 from monai.networks.layers import DropPath
@@ -24,11 +26,6 @@ __all__ = ["MobileUtr"]
 
 # Per size: channels of the three stages and of the transformer, and attention heads.
 SIZES = {"base": ((16, 32, 64, 128), 4), "large": ((32, 64, 128, 256), 8)}
-# Where the authors' checkpoints show how their network was built: (option, key, axis of the tensor).
-RELEASED_OPTIONS = (
-    ("in_channels", "patch_embeddings.stem.0.weight", 1),
-    ("out_channels", "head.weight", 0),
-)
 # What `convert_released` does to the keys of the authors' checkpoints, in order: (pattern, replacement); None drops.
 RELEASED_KEYS = (
     (r"^patch_embeddings\.stem\.0\.", "stem.conv."),
@@ -252,3 +249,14 @@ class SampledAttention(SelfAttention):
 def gate(x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """``x`` scaled by ½ + sigmoid: unchanged where ``logits`` is 0."""
     return x + x * (torch.sigmoid(logits) - 0.5)
+
+
+def released_options(weights: Mapping[str, torch.Tensor]) -> dict:
+    """What the authors' checkpoints show of how their network was built."""
+    stem, head = weights["patch_embeddings.stem.0.weight"], weights["head.weight"]
+    return {
+        "spatial_dims": head.ndim - 2,
+        "in_channels": stem.shape[1],
+        "out_channels": head.shape[0],
+        "size": "base" if stem.shape[0] == SIZES["base"][0][0] else "large",
+    }

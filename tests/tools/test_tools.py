@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shlex
 import subprocess
@@ -38,6 +39,49 @@ def test_convert_checkpoint_and_use_it(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert nib.load(tmp_path / "eval" / "a_seg.nii.gz").shape == (40, 40, 40)
+
+
+@pytest.mark.parametrize(
+    ("golden", "bundle", "configs", "options"),
+    [
+        ("hylt_released_tokens3x3", "hylt", ["images"], {"out_channels": 1, "token_grid": 3, "variant": "released"}),
+        ("mobileutr2d_base", "mobileutr", ["images"], {}),
+        ("mobileutr3d_base", "mobileutr", [], {}),
+        ("dca_unet_dca", "dca_unet", ["images"], {}),
+        ("dca_vnet_plain", "dca_unet", ["images"], {"backbone": "vnet", "dca": False}),
+        ("dca_resunetpp_dca", "dca_unet", ["images"], {"backbone": "resunetpp"}),
+    ],
+)
+def test_convert_checkpoint_of_each_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, golden: str, bundle: str, configs: list, options: dict
+) -> None:
+    """The configs and options that the printed command names build the network that takes the result."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from convert_checkpoint import convert_checkpoint, read_configs
+
+    checkpoint = Golden(golden)
+    torch.save(checkpoint.state_dict(), tmp_path / "in.pt")
+    convert_checkpoint(tmp_path / "in.pt", tmp_path / "out.pt", f"bundles/{bundle}")
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    folder = ROOT / "bundles" / bundle / "configs"
+    files = [folder / f"{name}.json" for name in ("inference", *configs)]
+    assert [Path(name).name for name in words[5].strip("[]").replace("'", "").split(",")] == [f.name for f in files]
+    found = dict(zip([word.removeprefix("--") for word in words[8::2]], words[9::2]))
+    for name, value in options.items():
+        assert name not in found or found[name] == str(value)
+    network = read_configs(files, {name: literal(value) for name, value in found.items()}).get_parsed_content(
+        "network_def"
+    )
+    network.load_state_dict(torch.load(tmp_path / "out.pt", weights_only=True))
+    size = [32] * (network_dims := checkpoint.config["spatial_dims"])
+    assert network.eval()(torch.zeros(1, checkpoint.config["in_channels"], *size)).ndim == network_dims + 2
+
+
+def literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except ValueError:
+        return text
 
 
 def test_convert_checkpoint_refuses(tmp_path: Path) -> None:
