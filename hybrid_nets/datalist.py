@@ -12,7 +12,7 @@ from monai.data import partition_dataset
 
 from hybrid_nets.conventions import channel_order, label_mapping
 from hybrid_nets.errors import InputError
-from hybrid_nets.folders import VOLUMES, scan_folders
+from hybrid_nets.folders import PICTURES, VOLUMES, scan_folders
 
 __all__ = ["Cases", "find_cases"]
 
@@ -154,35 +154,55 @@ def draw_fold(training: list[dict], fold: int, num_folds: int, seed: int) -> tup
 
 
 def check_cases(cases: Cases, channels: Sequence[str] | None) -> None:
-    """Read every NIfTI header, which is quick, so that a bad file shows now and not in the tenth epoch."""
+    """Read every file's header, which is quick, so that a bad file shows now and not in the tenth epoch."""
     for case in [*cases.training, *cases.validation, *cases.test]:
-        files = case["image"] if isinstance(case["image"], list) else [case["image"]]
-        shapes = [read_shape(file) for file in files]
-        if None in shapes:
+        files, labels = (as_list(case.get(key, [])) for key in ("image", "label"))
+        grids = [read_grid(file) for file in files]
+        if None in grids:
             continue
-        if any(shape[:3] != shapes[0][:3] for shape in shapes):
-            raise InputError(
-                f"the images of one case differ in shape: {dict(zip(files, shapes))}; resample them to one grid."
-            )
-        count = len(files) if len(files) > 1 else (*shapes[0], 1)[3]
+        shape, count = grids[0]
+        if any(grid[0] != shape for grid in grids):
+            found = {file: grid[0] for file, grid in zip(files, grids)}
+            raise InputError(f"the images of one case differ in shape: {found}; resample them to one grid.")
+        count = len(files) if len(files) > 1 else count
         needed = max(case["channel_order"]) + 1 if "channel_order" in case else len(channels or [0])
-        if count != needed:
+        if count not in (None, needed):
             wanted = f"{needed} ({', '.join(channels)}, in this order)" if channels else "1"
             raise InputError(f"{files[0]} has {count} channel{'s' * (count != 1)}, the network takes {wanted}.")
-        labels = [case["label"]] if isinstance(case.get("label"), str) else case.get("label", [])
         for label in labels:
-            shape = read_shape(label)
-            if shape is not None and shape[:3] != shapes[0][:3]:
-                raise InputError(f"{label} has shape {shape}, its image {shapes[0]}; resample one to the other's grid.")
+            grid = read_grid(label)
+            if grid is not None and grid[0] != shape:
+                raise InputError(f"{label} has shape {grid[0]}, its image {shape}; resample one to the other's grid.")
 
 
-def read_shape(file: str) -> tuple[int, ...] | None:
-    """Shape of a NIfTI file from its header; None for other formats, which MONAI reads later."""
+def as_list(files: str | list[str]) -> list[str]:
+    return [files] if isinstance(files, str) else list(files)
+
+
+def read_grid(file: str) -> tuple[tuple[int, ...], int | None] | None:
+    """Spatial shape and number of channels of a NIfTI file; of a picture, whose channels can be adapted, the shape.
+
+    None for other formats, which MONAI reads later.
+    """
     if not Path(file).exists():
         raise InputError(f"{file} does not exist; correct the data list or dataset_dir.")
-    if not file.lower().endswith(VOLUMES):
-        return None
     try:
-        return nib.load(file).shape
+        if file.lower().endswith(VOLUMES):
+            shape = nib.load(file).shape
+            return shape[:3], shape[3] if len(shape) > 3 else 1
+        return (picture_shape(file), None) if file.lower().endswith(PICTURES) else None
     except Exception as error:
-        raise InputError(f"{file} can't be read as NIfTI ({error}); mend or remove it.") from error
+        kind = "NIfTI" if file.lower().endswith(VOLUMES) else "a picture"
+        raise InputError(f"{file} can't be read as {kind} ({error}); mend or remove it.") from error
+
+
+def picture_shape(file: str) -> tuple[int, ...]:
+    """Width and height, and more for a stack, from the header."""
+    import itk  # takes seconds, which data sets of volumes need not wait for
+
+    reader = itk.ImageIOFactory.CreateImageIO(file, itk.CommonEnums.IOFileMode_ReadMode)
+    if reader is None:
+        raise ValueError("not the format that its name says")
+    reader.SetFileName(file)
+    reader.ReadImageInformation()
+    return tuple(reader.GetDimensions(axis) for axis in range(reader.GetNumberOfDimensions()))

@@ -10,7 +10,7 @@ from pathlib import Path
 from hybrid_nets.conventions import BRATS_VALUES, SYNONYMS, canonical_name, label_mapping
 from hybrid_nets.errors import InputError
 
-__all__ = ["VOLUMES", "scan_folders"]
+__all__ = ["PICTURES", "VOLUMES", "scan_folders"]
 
 VOLUMES = (".nii.gz", ".nii")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")

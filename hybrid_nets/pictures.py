@@ -25,7 +25,7 @@ class PictureChannelsd(MapTransform):
         channels: 3, or 1.
 
     Raises:
-        InputError: another number of channels, or values beyond 255; names the file.
+        InputError: no picture, another number of channels, or values beyond 255; names the file.
 
     Example::
 
@@ -43,6 +43,10 @@ class PictureChannelsd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             picture = d[key]
+            if picture.ndim != 3:
+                raise InputError(
+                    f"{source(picture)} has {picture.ndim - 1} axes, a picture 2; for volumes leave out images.json."
+                )
             if picture.shape[0] not in (1, 2, 3, 4):
                 raise InputError(f"{source(picture)} has {picture.shape[0]} channels; save it as grey or RGB picture.")
             if picture.max() > 255:
