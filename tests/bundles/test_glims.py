@@ -197,7 +197,7 @@ def put(array: np.ndarray, value: float) -> np.ndarray:
         ),
         (lambda d: spoil(d / "imagesTr/brain_tumor_001.nii.gz", lambda a: put(a, np.nan)), "1 voxels that are NaN"),
         (lambda d: shutil.rmtree(d / "imagesTr"), "does not exist; correct the data list"),
-        (lambda d: [p.unlink() for p in d.rglob("*.*")], "no NIfTI files in"),
+        (lambda d: [p.unlink() for p in d.rglob("*.*")], "no NIfTI files or pictures"),
     ],
     ids=["undeclared label", "three channels", "NaN", "no images", "empty folder"],
 )

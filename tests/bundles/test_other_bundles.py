@@ -143,9 +143,8 @@ def test_resumed_training_equals_an_undisturbed_one(trained: Task, tmp_path: Pat
     assert all(torch.equal(tensor, states[1]["model"][key]) for key, tensor in states[0]["model"].items())
 
 
+@pytest.mark.parametrize("trained", NETWORKS, indirect=True)  # metadata.json describes bundles without overlays
 def test_offline_checks_of_monai(trained: Task, tmp_path: Path) -> None:
-    if trained.overlays:
-        pytest.skip("metadata.json describes the bundle without overlays")
     configs = ROOT / "bundles" / trained.bundle / "configs"
     meta, inference = str(configs / "metadata.json"), str(configs / "inference.json")
     checkpoint, script = trained.root / "models" / "model.pt", tmp_path / "model.ts"
