@@ -18,7 +18,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 COLORS = ["#e6550d", "#31a354", "#3182bd", "#f2c80f", "#9e4ac2", "#00a6a6", "#d62728", "#8c564b"]
-COLORS += ["#e377c2", "#7f7f7f", "#bcbd22", "#17becf", "#ffbb78"]
+COLORS += ["#e377c2", "#a6ff4d", "#bcbd22", "#17becf", "#ffbb78"]
 PLANES = ((0, "sagittal"), (1, "coronal"), (2, "axial"))
 
 
