@@ -40,12 +40,18 @@ TASKS = {
     "hylt images": ("hylt", ("images",), {"roi_size": [64, 64]}),
     "dca_unet images": ("dca_unet", ("images",), {"roi_size": [64, 64]}),
 }
+# What says how long the schedule is, where it depends on that.
+LENGTHS = {
+    **dict.fromkeys(("mobileutr", "hylt", "dca_unet volumes"), "T_max"),
+    "mobileutr images": "total_iters",
+}
 
 
 class Task:
     """A bundle with its overlays, run with small settings on small data."""
 
     def __init__(self, name: str, data: dict[str, Path], root: Path) -> None:
+        self.name = name
         self.bundle, self.overlays, options = TASKS[name]
         self.pictures = "images" in self.overlays
         self.data = data["pictures" if self.pictures else "volumes"]
@@ -133,9 +139,7 @@ def test_resumed_training_equals_an_undisturbed_one(trained: Task, tmp_path: Pat
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     options = {"epochs": 2, "val_interval": 2, "output_dir": tmp_path}
     trained.train(**options, ckpt_dir=whole)
-    length = {"lr_scheduler#T_max": 2} if trained.bundle != "dca_unet" and not trained.pictures else {}
-    if (trained.bundle, trained.pictures) == ("mobileutr", True):
-        length = {"lr_scheduler#total_iters": 2}
+    length = {f"lr_scheduler#{LENGTHS[trained.name]}": 2} if trained.name in LENGTHS else {}
     trained.train(**{**options, "epochs": 1}, **length, ckpt_dir=parts)
     trained.train(**options, ckpt_dir=parts, resume=True)
     states = [torch.load(folder / "last.pt", weights_only=True) for folder in (whole, parts)]
