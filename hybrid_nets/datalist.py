@@ -186,14 +186,15 @@ def read_grid(file: str) -> tuple[tuple[int, ...], int | None] | None:
     """
     if not Path(file).exists():
         raise InputError(f"{file} does not exist; correct the data list or dataset_dir.")
+    kind = next((kind for kind in (VOLUMES, PICTURES) if file.lower().endswith(kind)), None)
     try:
-        if file.lower().endswith(VOLUMES):
+        if kind is VOLUMES:
             shape = nib.load(file).shape
             return shape[:3], shape[3] if len(shape) > 3 else 1
-        return (picture_shape(file), None) if file.lower().endswith(PICTURES) else None
+        return (picture_shape(file), None) if kind is PICTURES else None
     except Exception as error:
-        kind = "NIfTI" if file.lower().endswith(VOLUMES) else "a picture"
-        raise InputError(f"{file} can't be read as {kind} ({error}); mend or remove it.") from error
+        name = "NIfTI" if kind is VOLUMES else "a picture"
+        raise InputError(f"{file} can't be read as {name} ({error}); mend or remove it.") from error
 
 
 def picture_shape(file: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hybrid_nets.phantoms.folder import check_numbers, publish_folder, write_cases
-from hybrid_nets.phantoms.msd import About
+from hybrid_nets.phantoms.msd import About, numbered
 
 __all__ = ["Picture", "write_images"]
 
@@ -77,12 +77,8 @@ def write_files(
 
     write_cases(write_picture, num_training, num_test)
     content = {
-        "name": about.name,
-        "description": about.description,
-        "reference": about.reference,
-        "licence": about.licence,
-        "release": about.release,
-        "labels": {str(i): name for i, name in enumerate(about.labels)},
+        **about.heading(),
+        "labels": numbered(about.labels),
         "numTraining": num_training,
         "numTest": num_test,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from hybrid_nets.phantoms.folder import check_numbers, publish_folder, write_cases
 
-__all__ = ["About", "Case", "write_msd"]
+__all__ = ["About", "Case", "numbered", "write_msd"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,15 @@ class About:
     licence: str
     reference: str
     release: str
+
+    def heading(self) -> dict[str, str]:
+        """The first entries of ``dataset.json``, whatever the kind of data."""
+        return {key: getattr(self, key) for key in ("name", "description", "reference", "licence", "release")}
+
+
+def numbered(names: Sequence[str]) -> dict[str, str]:
+    """Index → name, as JSON has it."""
+    return {str(i): name for i, name in enumerate(names)}
 
 
 def write_msd(
@@ -120,14 +129,10 @@ def write_nifti(path: Path, voxels: np.ndarray, case: Case, dtype: type) -> None
 
 def dataset_json(about: About, training: list[str], test: list[str]) -> dict:
     return {
-        "name": about.name,
-        "description": about.description,
-        "reference": about.reference,
-        "licence": about.licence,
-        "release": about.release,
+        **about.heading(),
         "tensorImageSize": "4D" if len(about.modality) > 1 else "3D",
-        "modality": {str(i): name for i, name in enumerate(about.modality)},
-        "labels": {str(i): name for i, name in enumerate(about.labels)},
+        "modality": numbered(about.modality),
+        "labels": numbered(about.labels),
         "numTraining": len(training),
         "numTest": len(test),
         "training": [{"image": f"./imagesTr/{file}", "label": f"./labelsTr/{file}"} for file in training],

@@ -44,12 +44,12 @@ def test_convert_checkpoint_and_use_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("golden", "bundle", "configs", "options"),
     [
-        ("hylt_released_tokens3x3", "hylt", ["images"], {"out_channels": 1, "token_grid": 3, "variant": "released"}),
+        ("hylt_released_tokens3x3", "hylt", ["images"], {"token_grid": 3, "variant": "released"}),
         ("mobileutr2d_base", "mobileutr", ["images"], {}),
         ("mobileutr3d_base", "mobileutr", [], {}),
-        ("dca_unet_dca", "dca_unet", ["images"], {}),
-        ("dca_vnet_plain", "dca_unet", ["images"], {"backbone": "vnet", "dca": False}),
-        ("dca_resunetpp_dca", "dca_unet", ["images"], {"backbone": "resunetpp"}),
+        ("dca_unet_dca", "dca_unet", ["images"], {"out_channels": 2}),
+        ("dca_vnet_plain", "dca_unet", ["images"], {"backbone": "vnet", "dca": False, "out_channels": 2}),
+        ("dca_resunetpp_dca", "dca_unet", ["images"], {"backbone": "resunetpp", "out_channels": 2}),
     ],
 )
 def test_convert_checkpoint_of_each_bundle(
@@ -67,8 +67,7 @@ def test_convert_checkpoint_of_each_bundle(
     files = [folder / f"{name}.json" for name in ("inference", *configs)]
     assert [Path(name).name for name in words[5].strip("[]").replace("'", "").split(",")] == [f.name for f in files]
     found = dict(zip([word.removeprefix("--") for word in words[8::2]], words[9::2]))
-    for name, value in options.items():
-        assert name not in found or found[name] == str(value)
+    assert {name: literal(value) for name, value in found.items()} == options
     network = read_configs(files, {name: literal(value) for name, value in found.items()}).get_parsed_content(
         "network_def"
     )
