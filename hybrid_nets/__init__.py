@@ -17,7 +17,7 @@ from hybrid_nets.nets.hylt import HyLT
 from hybrid_nets.nets.mobileutr import MobileUtr
 from hybrid_nets.pictures import MaskToForegroundd, PictureChannelsd
 from hybrid_nets.progress import ProgressHandler
-from hybrid_nets.transforms import CheckImaged, StandardizeChannelsd, StandardizeLabelsd
+from hybrid_nets.transforms import CheckImaged, Spacingd, StandardizeChannelsd, StandardizeLabelsd
 from hybrid_nets.writers import AtomicNibabelWriter, AtomicPictureWriter, case_name
 
 __version__ = "0.2.0"
@@ -39,6 +39,7 @@ __all__ = [
     "MobileUtr",
     "PictureChannelsd",
     "ProgressHandler",
+    "Spacingd",
     "StandardizeChannelsd",
     "StandardizeLabelsd",
     "StructureLoss",

@@ -7,10 +7,11 @@ from collections.abc import Hashable, Mapping, Sequence
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
+from monai.transforms import Spacingd as MonaiSpacingd
 
 from hybrid_nets.errors import InputError
 
-__all__ = ["CheckImaged", "StandardizeChannelsd", "StandardizeLabelsd"]
+__all__ = ["CheckImaged", "Spacingd", "StandardizeChannelsd", "StandardizeLabelsd"]
 
 
 class StandardizeChannelsd(MapTransform):
@@ -114,6 +115,19 @@ def recode(label: torch.Tensor, mapping: Mapping[int, int]) -> torch.Tensor:
     for old, new in mapping.items():
         out[label == old] = new
     return out
+
+
+class Spacingd(MonaiSpacingd):
+    """MONAI's ``Spacingd``, which from 1.6 fails on cases that hold text under a key such as ``image_path``.
+
+    It takes every entry whose key starts with ``image_`` for a dictionary of the image's header. MONAI Label puts the
+    path of the file there. Here entries other than ``keys`` pass untouched.
+    """
+
+    def __call__(
+        self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None
+    ) -> dict[Hashable, torch.Tensor]:
+        return {**data, **super().__call__({key: data[key] for key in self.keys if key in data}, lazy)}
 
 
 def source(image: torch.Tensor) -> str:

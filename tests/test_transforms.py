@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from hybrid_nets import BratsLabelsd, CheckImaged, InputError, StandardizeChannelsd, StandardizeLabelsd
+from hybrid_nets import BratsLabelsd, CheckImaged, InputError, Spacingd, StandardizeChannelsd, StandardizeLabelsd
 
 NAMES = {"0": "background", "1": "necrotic core", "2": "oedema", "3": "enhancing tumour"}
 
@@ -100,3 +100,16 @@ def test_meta_goes_on_to_the_writer() -> None:
     pred = MetaTensor(torch.from_numpy(regions((4, 4, 4))), affine=affine, meta={"filename_or_obj": "a.nii.gz"})
     out = BratsLabelsd("pred")({"pred": pred})["pred"]
     assert torch.equal(out.affine, affine.double()) and out.meta["filename_or_obj"] == "a.nii.gz"
+
+
+def test_spacing_leaves_other_entries_alone() -> None:
+    case = {"image": meta(torch.rand(1, 4, 4, 4)), "image_path": "scan.nii.gz", "image_note": 3}
+    spacing = Spacingd(["image", "label"], pixdim=(2, 2, 2), allow_missing_keys=True)
+    out = spacing(case)
+    assert out["image"].shape == (1, 2, 2, 2) and {k: out[k] for k in ("image_path", "image_note")} == {
+        "image_path": "scan.nii.gz",
+        "image_note": 3,
+    }
+    assert spacing.inverse(out)["image"].shape == (1, 4, 4, 4)
+    with pytest.raises(KeyError, match="label"):
+        Spacingd(["image", "label"], pixdim=(2, 2, 2))(case)
