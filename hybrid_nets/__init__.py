@@ -4,7 +4,7 @@ from hybrid_nets.attach import attach_dca
 from hybrid_nets.blocks.dca import DualCrossAttention
 from hybrid_nets.brats import BratsLabelsd
 from hybrid_nets.bundle import bundle_root, flag, phantom_dir
-from hybrid_nets.checkpoints import CheckpointHandler, load_network
+from hybrid_nets.checkpoints import CheckpointHandler, load_network, needs_all_weights
 from hybrid_nets.convert import convert_released
 from hybrid_nets.datalist import find_cases
 from hybrid_nets.errors import InputError, show_short_errors
@@ -51,6 +51,7 @@ __all__ = [
     "flag",
     "keep_memory",
     "load_network",
+    "needs_all_weights",
     "phantom_dir",
     "show_short_errors",
 ]

@@ -18,7 +18,7 @@ from hybrid_nets.atomic import replacing
 from hybrid_nets.bundle import flag
 from hybrid_nets.errors import InputError
 
-__all__ = ["CheckpointHandler", "Ensemble", "load_network", "save_atomic"]
+__all__ = ["CheckpointHandler", "Ensemble", "load_network", "needs_all_weights", "save_atomic"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,39 @@ def load_network(
         load_strictly(member, path)
         logger.info("Loaded the weights in %s.", path)
     return (members[0] if len(members) == 1 else Ensemble(members)).to(device)
+
+
+def needs_all_weights(network: nn.Module) -> nn.Module:
+    """``network``, which from now on refuses weights that leave some of its own as they are.
+
+    MONAI Label loads with ``strict=False``: a checkpoint of another network, or in a form it doesn't know, leaves random
+    weights there, and these answer with a label map. For a partial load on purpose give the rest as well:
+    ``network.load_state_dict({**network.state_dict(), **some})``.
+
+    Raises:
+        InputError: when such weights are loaded; names the first that is missing.
+
+    Example::
+
+        >>> network = needs_all_weights(nn.Conv1d(1, 1, 1))
+        >>> network.load_state_dict({"state_dict": {}}, strict=False)
+        Traceback (most recent call last):
+        ...
+        hybrid_nets.errors.InputError: the checkpoint lacks weight and 1 more of the Conv1d's 2 entries: it is ...
+    """
+    network.register_load_state_dict_post_hook(refuse_missing)
+    return network
+
+
+def refuse_missing(network: nn.Module, keys: nn.modules.module._IncompatibleKeys) -> None:
+    if keys.missing_keys:
+        first, *others = keys.missing_keys
+        raise InputError(
+            f"the checkpoint lacks {first} and {len(others)} more of the {type(network).__name__}'s "
+            f"{len(network.state_dict())} entries: it is another network's, has other options, or holds its weights "
+            "neither at the top nor under 'model'. Use the model.pt that this bundle's training wrote, or convert a "
+            "released one with tools/convert_checkpoint.py."
+        )
 
 
 class Ensemble(nn.Module):

@@ -28,7 +28,7 @@ def convert_checkpoint(source: str, target: str, bundle: str) -> None:
         raise InputError(f"{bundle} is not a bundle: it has no configs/inference.json.")
     content = read_checkpoint(source)
     try:
-        kind = locate(ConfigParser(ConfigParser.load_config_file(inference))["network_def"]["_target_"])
+        kind = locate(ConfigParser(ConfigParser.load_config_file(inference))["network_def"]["network"]["_target_"])
         files, options = choose_configs(inference, released_options(kind, content))
         parser = read_configs(files, {**options, "device": "cpu"})
         with torch.device("meta"):  # shapes are all that is needed

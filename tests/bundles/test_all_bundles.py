@@ -40,20 +40,20 @@ def test_same_keys_mean_the_same(bundle: Path) -> None:
     train, inference = read(bundle, "train"), read(bundle, "inference")
     shared = [key for key in inference if key in train and key not in DIFFERENT]
     differing = {key for key in shared if train[key] != inference[key]}
-    network = {k: v for k, v in train["network_def"].items() if k != "use_checkpoint"}
-    assert differing <= {"network_def"} and network == inference["network_def"]
+    network = {k: v for k, v in train["network_def"]["network"].items() if k != "use_checkpoint"}
+    assert differing <= {"network_def"} and network == inference["network_def"]["network"]
     assert [key for key in train if key in inference] == [key for key in inference if key in train]  # same order
 
 
 def test_defaults_are_the_network_s_own(bundle: Path) -> None:
     config = ConfigParser(read(bundle, "train"))
-    network = read(bundle, "train")["network_def"]
+    network = read(bundle, "train")["network_def"]["network"]
     kind = getattr(hybrid_nets, network["_target_"].removeprefix("hybrid_nets."))
     # What the task says, the recipe's choice, and one of memory against time; a token grid of 5 is one of (5, 5).
     chosen = {"spatial_dims", "in_channels", "out_channels", "deep_supervision", "use_checkpoint", "token_grid"}
     for name, parameter in inspect.signature(kind).parameters.items():
         if parameter.default is not inspect.Parameter.empty and name in network and name not in chosen:
-            value = config.get_parsed_content(f"network_def#{name}")
+            value = config.get_parsed_content(f"network_def#network#{name}")
             assert (tuple(value) if isinstance(value, list) else value) == parameter.default, name
 
 
