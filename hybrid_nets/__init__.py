@@ -7,6 +7,14 @@ from hybrid_nets.bundle import bundle_root, flag, phantom_dir
 from hybrid_nets.checkpoints import CheckpointHandler, load_network, needs_all_weights
 from hybrid_nets.convert import convert_released
 from hybrid_nets.datalist import find_cases
+from hybrid_nets.distributed import (
+    distribute,
+    is_first_process,
+    join_processes,
+    leave_processes,
+    process_device,
+    share,
+)
 from hybrid_nets.errors import InputError, show_short_errors
 from hybrid_nets.evaluation import CaseMetrics, ClassDice
 from hybrid_nets.losses import StructureLoss
@@ -47,11 +55,17 @@ __all__ = [
     "bundle_root",
     "case_name",
     "convert_released",
+    "distribute",
     "find_cases",
     "flag",
+    "is_first_process",
+    "join_processes",
     "keep_memory",
+    "leave_processes",
     "load_network",
     "needs_all_weights",
     "phantom_dir",
+    "process_device",
+    "share",
     "show_short_errors",
 ]

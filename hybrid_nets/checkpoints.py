@@ -16,11 +16,15 @@ from torch import nn
 
 from hybrid_nets.atomic import replacing
 from hybrid_nets.bundle import flag
+from hybrid_nets.distributed import from_first_process, is_first_process, rank_and_count
 from hybrid_nets.errors import InputError
 
 __all__ = ["CheckpointHandler", "Ensemble", "load_network", "needs_all_weights", "save_atomic"]
 
 logger = logging.getLogger(__name__)
+
+# Seeds of processes lie so far apart that no epoch's number reaches from one to the next.
+PROCESS_STRIDE = 1_000_000
 
 
 def save_atomic(content: object, path: str | Path) -> None:
@@ -55,7 +59,11 @@ def load_strictly(network: nn.Module, path: str | Path) -> None:
         InputError: they don't; names the first differences.
     """
     content = read_checkpoint(path)
-    weights = content.get("model", content)
+    fit_weights(network, content.get("model", content), path)
+
+
+def fit_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Load ``weights``, which come from ``path``; every key and shape must agree, as for :func:`load_strictly`."""
     own = network.state_dict()
     missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     differences = [f"lacks {key}" for key in missing] + [f"has an unknown {key}" for key in unknown]
@@ -91,8 +99,8 @@ def load_network(
 def needs_all_weights(network: nn.Module) -> nn.Module:
     """``network``, which from now on refuses weights that leave some of its own as they are.
 
-    MONAI Label loads with ``strict=False``: a checkpoint of another network, or in a form it doesn't know, leaves random
-    weights there, and these answer with a label map. For a partial load on purpose give the rest as well:
+    MONAI Label loads with ``strict=False``: a checkpoint of another network, or in a form it doesn't know, leaves
+    random weights there, and these answer with a label map. For a partial load on purpose give the rest as well:
     ``network.load_state_dict({**network.state_dict(), **some})``.
 
     Raises:
@@ -141,11 +149,12 @@ class CheckpointHandler:
     resume renames the ones it finds to ``*_previous.pt``.
 
     Random numbers start anew from ``seed`` and the epoch's number at each epoch: a resumed training draws the same
-    crops, augmentations and dropout masks as one that was never stopped.
+    crops, augmentations and dropout masks as one that was never stopped. Of several processes each draws its own; the
+    first one writes, and reads for all.
 
     Args:
         ckpt_dir: folder of the checkpoints.
-        network: what is trained.
+        network: what is trained, as it is or in ``DistributedDataParallel``.
         optimizer: its optimizer.
         lr_scheduler: its schedule. If ``epochs`` was raised, the schedule keeps the length it is built with now.
         evaluator: the validation engine, whose key metric says what is best.
@@ -164,7 +173,8 @@ class CheckpointHandler:
         resume: bool | str = False,
     ) -> None:
         self.last, self.best = Path(ckpt_dir) / "last.pt", Path(ckpt_dir) / "model.pt"
-        self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
+        self.network = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.evaluator, self.seed, self.resume = evaluator, int(seed), flag(resume)
         self.best_score: float | None = None
         self.validated = False
@@ -177,13 +187,14 @@ class CheckpointHandler:
 
     def start(self, engine: Engine) -> None:
         if not self.resume:
-            self.keep_previous()
+            if is_first_process():
+                self.keep_previous()
             return
-        if not self.last.is_file():
+        state = from_first_process(read_checkpoint(self.last) if is_first_process() and self.last.is_file() else None)
+        if state is None:
             logger.warning("Nothing to resume at %s: training starts from the beginning.", self.last)
             return
-        load_strictly(self.network, self.last)
-        state = read_checkpoint(self.last)
+        fit_weights(self.network, state["model"], self.last)
         self.optimizer.load_state_dict(state["optimizer"])
         length = {k: v for k, v in vars(self.lr_scheduler).items() if k in ("T_max", "total_iters")}
         self.lr_scheduler.load_state_dict({**state["lr_scheduler"], **length})
@@ -203,7 +214,7 @@ class CheckpointHandler:
                 logger.warning("Training anew; kept %s as %s (to go on from it: --resume true).", path, kept.name)
 
     def seed_epoch(self, engine: Engine) -> None:
-        seed = self.seed + engine.state.epoch
+        seed = self.seed + engine.state.epoch + PROCESS_STRIDE * rank_and_count()[0]
         set_determinism(seed)
         transform = getattr(getattr(engine.data_loader, "dataset", None), "transform", None)
         if hasattr(transform, "set_random_state"):
@@ -213,6 +224,8 @@ class CheckpointHandler:
         self.validated = True
 
     def save(self, engine: Engine) -> None:
+        if not is_first_process():
+            return
         weights = self.network.state_dict()
         score = self.evaluator.state.metrics.get(self.evaluator.state.key_metric_name) if self.validated else None
         self.validated = False

@@ -16,6 +16,7 @@ from monai.handlers import MeanDice
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
 from hybrid_nets.atomic import replacing
+from hybrid_nets.distributed import gather, is_first_process, rank_and_count
 
 __all__ = ["CaseMetrics", "ClassDice", "summarize"]
 
@@ -87,11 +88,11 @@ class CaseMetrics:
     def measure(self, engine: Engine) -> None:
         for item in engine.state.output:
             pred, label = item["pred"], item["label"]
-            case = Path(str(pred.meta.get("filename_or_obj", len(self.rows)))).name
+            file = str(pred.meta.get("filename_or_obj", f"case {len(self.rows)} of process {rank_and_count()[0]}"))
             spacing = [float(s) if self.unit == "mm" else 1.0 for s in pred.pixdim]
             for name, channel in self.channels.items():
                 maps = (x.as_tensor()[None, channel : channel + 1] for x in (pred, label))
-                self.rows.append({"case": case, "class": name, **self.compare(*maps, spacing)})
+                self.rows.append({"case": file, "class": name, **self.compare(*maps, spacing)})
 
     def compare(self, pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]) -> dict:
         """Metrics and voxel counts of one class: binary (1, 1, *) maps of voxels with sides ``spacing``."""
@@ -110,13 +111,17 @@ class CaseMetrics:
         return dict(zip(self.metrics, values)) | counts
 
     def write(self, engine: Engine) -> None:
-        if not self.rows:
+        # Where there are fewer cases than processes, several have measured the same one.
+        unique = {(row["case"], row["class"]): row for row in gather(self.rows)}
+        self.rows = sorted(unique.values(), key=lambda row: row["case"])
+        if not self.rows or not is_first_process():
             return
+        rows = [{**row, "case": Path(row["case"]).name} for row in self.rows]
         with replacing(self.output_dir / "metrics.csv") as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
-            writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in self.rows)
-        summary = summarize(self.rows, self.channels, self.metrics)
+            writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in rows)
+        summary = summarize(rows, self.channels, self.metrics)
         with replacing(self.output_dir / "summary.json") as temporary:
             temporary.write_text(json.dumps(summary, indent=2) + "\n")
         for name, values in summary.items():

@@ -5,11 +5,13 @@ from __future__ import annotations
 from ignite.engine import Engine
 from ignite.handlers import ProgressBar
 
+from hybrid_nets.distributed import is_first_process
+
 __all__ = ["ProgressHandler"]
 
 
 class ProgressHandler:
-    """Ignite's progress bar as a MONAI handler; a trainer's shows the loss beside it.
+    """Ignite's progress bar as a MONAI handler; a trainer's shows the loss beside it. Only the first process has one.
 
     Args:
         description: what stands before the bar.
@@ -19,7 +21,8 @@ class ProgressHandler:
         self.bar = ProgressBar(desc=description)
 
     def attach(self, engine: Engine) -> None:
-        self.bar.attach(engine, output_transform=show_loss)
+        if is_first_process():
+            self.bar.attach(engine, output_transform=show_loss)
 
 
 def show_loss(output: list[dict]) -> dict:

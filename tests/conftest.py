@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests" / folder) for folder in (".", "nets", "phantoms")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("tests", "tests/nets", "tests/phantoms", "tools")]
 
 os.environ.setdefault("HYBRID_NETS_CACHE", str(ROOT / ".cache"))  # phantoms are made once, and not in the user's home
 

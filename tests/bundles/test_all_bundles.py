@@ -14,9 +14,16 @@ from monai.bundle.properties import InferProperties, TrainProperties
 import hybrid_nets
 
 BUNDLES = sorted(path for path in (ROOT / "bundles").iterdir() if (path / "configs").is_dir())
+COMMON = [
+    "evaluate.json",
+    "multi_gpu_train.json",
+    "multi_gpu_evaluate.json",
+    "multi_gpu_inference.json",
+    "logging.conf",
+]
 FILES = [
     "LICENSE",
-    *(f"configs/{name}" for name in ("train.json", "inference.json", "evaluate.json", "metadata.json", "logging.conf")),
+    *(f"configs/{name}" for name in ("train.json", "inference.json", "metadata.json", *COMMON)),
     *(f"docs/{name}" for name in ("README.md", "data_license.txt")),
 ]
 # Keys in which training and inference differ on purpose.
@@ -88,7 +95,7 @@ def test_monai_s_properties(bundle: Path, name: str, properties: dict) -> None:
 def test_bundles_do_things_in_one_way(bundle: Path) -> None:
     """What is not a bundle's own network, data or recipe is the same in all, and stands in the same order."""
     first = BUNDLES[0]
-    for file in ("LICENSE", "configs/evaluate.json", "configs/logging.conf"):
+    for file in ("LICENSE", *(f"configs/{name}" for name in COMMON)):
         assert (bundle / file).read_text() == (first / file).read_text(), file
     for name in ("train", "inference"):
         own, other = read(bundle, name), read(first, name)

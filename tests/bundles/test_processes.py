@@ -1,0 +1,168 @@
+"""Bundles on several processes, started by torchrun as users do; here they share CPUs and talk by gloo."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+from hybrid_nets.phantoms import make_abdomen
+
+NETWORKS = {
+    "glims": {"feature_size": 12, "num_folds": 2},  # two cases to train on
+    "mobileutr": {"network_def#network#drop_path_rate": 0.0, "spacing": [7.0, 7.0, 7.0]},
+    "hylt": {"widths": [4, 8, 8, 12, 16], "network_def#network#dropout": 0.0, "spacing": [7.0, 7.0, 7.0]},
+    "dca_unet": {"widths": [4, 8, 12, 16, 16], "grid": 4, "spacing": [7.0, 7.0, 7.0]},
+}
+# In double precision one process and several agree to the last digits; in single precision the first differences,
+# 1e-7 of the gradients, grow with each step.
+EXACT = {
+    "train#dataloader#shuffle": False,
+    "deterministic_transforms": [],
+    "random_transforms": [
+        {"_target_": "ResizeWithPadOrCropd", "keys": ["image", "label"], "spatial_size": [32, 32, 32]}
+    ],
+    "augment_transforms": [],
+    "intensity_transforms": [{"_target_": "EnsureTyped", "keys": "image", "dtype": "$torch.float64"}],
+    "lr_scheduler": {"_target_": "torch.optim.lr_scheduler.ConstantLR", "optimizer": "@optimizer", "factor": 1.0},
+}
+
+
+@pytest.fixture(scope="module")
+def abdomen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_abdomen(tmp_path_factory.mktemp("data") / "abdomen", num_training=5, num_test=3)
+
+
+class Job:
+    """A bundle's configs with small settings, on one process or several."""
+
+    def __init__(self, bundle: str, dataset_dir: Path, root: Path) -> None:
+        self.bundle, self.root = bundle, root
+        self.options = {
+            "dataset_dir": dataset_dir,
+            "roi_size": [32, 32, 32],
+            "num_workers": 0,
+            "device": "cpu",
+            "ckpt_dir": root / "models",
+            "output_dir": root / "out",
+            **NETWORKS[bundle],
+        }
+
+    def command(self, *configs: str, processes: int = 1, **options: object) -> list[str]:
+        names = [*configs[:1], *(["volumes"] if self.bundle == "dca_unet" else []), *configs[1:]]
+        files = [f"bundles/{self.bundle}/configs/{name}.json" for name in names]
+        # A process group has its device from the overlay.
+        settings = {**self.options, **options}
+        if processes > 1:
+            del settings["device"]
+        texts = [(f"--{key}", str(value)) for key, value in settings.items()]
+        torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
+        return [
+            *(sys.executable, "-m", *(torchrun if processes > 1 else []), "monai.bundle", "run"),
+            *("--config_file", str(files), *[word for pair in texts for word in pair]),
+        ]
+
+    def run(self, *configs: str, check: bool = True, **options: object) -> subprocess.CompletedProcess:
+        command = self.command(*configs, **options)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment())
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-16000:]}")
+        return done
+
+
+def environment() -> dict[str, str]:
+    # The processes share two cores; CUDA, if there is any, is not what these tests are about.
+    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def weights(job: Job, name: str = "last.pt") -> dict[str, torch.Tensor]:
+    return torch.load(Path(job.options["ckpt_dir"]) / name, weights_only=True)["model"]
+
+
+@pytest.mark.parametrize(("bundle", "processes"), [("glims", 2), ("mobileutr", 4), ("hylt", 2), ("dca_unet", 2)])
+def test_steps_equal_those_of_one_process(
+    bundle: str, processes: int, abdomen: Path, small_phantom: Path, tmp_path: Path
+) -> None:
+    data = small_phantom if bundle == "glims" else abdomen
+    jobs = [Job(bundle, data, tmp_path / name) for name in ("one", "several")]
+    options = {"epochs": 2, "val_interval": 2, **EXACT}
+    jobs[0].run("train", batch_size=processes, network="$@network_def.double().to(@device)", **options)
+    network = "$hybrid_nets.distribute(@network_def.double(), @device)"
+    done = jobs[1].run("train", "multi_gpu_train", processes=processes, batch_size=1, network=network, **options)
+    one, several = (weights(job) for job in jobs)
+    assert one.keys() == several.keys()
+    for key, tensor in one.items():
+        torch.testing.assert_close(
+            several[key], tensor, rtol=1e-7, atol=1e-9, msg=lambda text, key=key: f"{key}: {text}"
+        )
+    # one of them writes: one log line for the validation, one event file for the trainer and one for the evaluator
+    assert len(re.findall(r"Epoch\[2\] Metrics", done.stdout + done.stderr)) == 1
+    assert len(list((tmp_path / "several" / "out").glob("events*"))) == 2
+
+
+@pytest.fixture(scope="module")
+def trained(abdomen: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A job that two processes trained until one of them was killed, and then to the end of the next epoch."""
+    job = Job("dca_unet", abdomen, tmp_path_factory.mktemp("trained"))
+    ckpt_dir = Path(job.options["ckpt_dir"])
+    command = job.command("train", "multi_gpu_train", processes=2, batch_size=1, epochs=1000, val_interval=1000)
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+    ) as process:
+        give_up = time.monotonic() + 300
+        while not (ckpt_dir / "last.pt").exists() and process.poll() is None and time.monotonic() < give_up:
+            time.sleep(0.2)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[1]), signal.SIGKILL)
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0 and "Signal 9 (SIGKILL)" in output
+    assert not list(ckpt_dir.glob("*.tmp*")) and sorted(f.name for f in ckpt_dir.glob("*.pt")) == [
+        "last.pt",
+        "model.pt",
+    ]
+    done = torch.load(ckpt_dir / "last.pt", weights_only=True)["epoch"]
+    options = {"batch_size": 1, "epochs": done + 1, "val_interval": 1, "resume": True}
+    resumed = job.run("train", "multi_gpu_train", processes=2, **options)
+    assert f"after epoch {done}." in resumed.stdout + resumed.stderr
+    assert torch.load(ckpt_dir / "last.pt", weights_only=True)["epoch"] == done + 1
+    return job
+
+
+def test_inference_takes_each_case_once(trained: Job, tmp_path: Path) -> None:
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    trained.run("inference", output_dir=alone)
+    done = trained.run("inference", "multi_gpu_inference", processes=2, output_dir=shared)
+    names = sorted(file.name for file in alone.iterdir())
+    assert len(names) == 3 and sorted(file.name for file in shared.iterdir()) == names
+    for name in names:
+        assert (shared / name).read_bytes() == (alone / name).read_bytes()
+    bar = re.findall(r"Segmenting.*\[(\d)/(\d)\]", done.stdout + done.stderr)
+    assert bar and {total for _, total in bar} == {"2"}  # the first process has two of the three
+
+
+def test_evaluation_has_each_case_once(trained: Job, tmp_path: Path) -> None:
+    tables = []
+    for name, processes in (("alone", 1), ("two", 2), ("four", 4)):
+        configs = ("train", "evaluate", *(["multi_gpu_evaluate"] if processes > 1 else []))
+        output = tmp_path / name
+        # two cases: for four processes there are too few
+        trained.run(*configs, processes=processes, output_dir=output, num_folds=2)
+        rows = list(csv.DictReader((output / "metrics.csv").read_text().splitlines()))
+        tables.append((rows, json.loads((output / "summary.json").read_text())))
+    assert len({row["case"] for row in tables[0][0]}) >= 2
+    assert tables[1] == tables[0] and tables[2] == tables[0]
+
+
+def test_outside_torchrun_the_overlay_says_how(abdomen: Path, tmp_path: Path) -> None:
+    done = Job("dca_unet", abdomen, tmp_path).run("train", "multi_gpu_train", check=False)
+    assert done.returncode == 1 and "error: multi_gpu configs run under torchrun" in done.stderr
