@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -58,17 +59,20 @@ class Job:
             **NETWORKS[bundle],
         }
 
-    def command(self, *configs: str, processes: int = 1, **options: object) -> list[str]:
+    def command(
+        self, *configs: str, processes: int = 1, machines: Sequence[str] = ("--standalone",), **options: object
+    ) -> list[str]:
         names = [*configs[:1], *(["volumes"] if self.bundle == "dca_unet" else []), *configs[1:]]
         files = [f"bundles/{self.bundle}/configs/{name}.json" for name in names]
         # A process group has its device from the overlay.
         settings = {**self.options, **options}
-        if processes > 1:
+        several = processes > 1 or len(machines) > 1
+        if several:
             del settings["device"]
         texts = [(f"--{key}", str(value)) for key, value in settings.items()]
-        torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
+        torchrun = ["torch.distributed.run", *machines, "--nproc_per_node", str(processes), "-m"]
         return [
-            *(sys.executable, "-m", *(torchrun if processes > 1 else []), "monai.bundle", "run"),
+            *(sys.executable, "-m", *(torchrun if several else []), "monai.bundle", "run"),
             *("--config_file", str(files), *[word for pair in texts for word in pair]),
         ]
 
@@ -166,3 +170,45 @@ def test_evaluation_has_each_case_once(trained: Job, tmp_path: Path) -> None:
 def test_outside_torchrun_the_overlay_says_how(abdomen: Path, tmp_path: Path) -> None:
     done = Job("dca_unet", abdomen, tmp_path).run("train", "multi_gpu_train", check=False)
     assert done.returncode == 1 and "error: multi_gpu configs run under torchrun" in done.stderr
+
+
+@pytest.fixture
+def two_machines() -> Iterator[list[tuple[str, str]]]:
+    """Two network namespaces joined by a cable: (name, address) of each."""
+    names, address = [f"hn{os.getpid()}{end}" for end in "ab"], "10.77.0.{}"
+    commands = [f"netns add {name}" for name in names]
+    commands += [f"link add {names[0]} netns {names[0]} type veth peer name {names[1]} netns {names[1]}"]
+    for number, name in enumerate(names, start=1):
+        commands += [f"-n {name} addr add {address.format(number)}/24 dev {name}", f"-n {name} link set {name} up"]
+        commands += [f"-n {name} link set lo up"]
+    try:
+        for command in commands:
+            subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+        yield [(name, address.format(number)) for number, name in enumerate(names, start=1)]
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here: {error}")
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+def test_two_machines(two_machines: list, abdomen: Path, tmp_path: Path) -> None:
+    """Each with a process and a folder of its own: the first one's has the checkpoints, and both reach its end."""
+    running, endpoint = [], f"{two_machines[0][1]}:29400"
+    for name, address in two_machines:
+        job = Job("dca_unet", abdomen, tmp_path / name)
+        rendezvous = ["--nnodes", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", endpoint, "--local_addr", address]
+        rendezvous += ["--rdzv_conf", f"is_host={int(address == two_machines[0][1])}"]
+        command = job.command("train", "multi_gpu_train", machines=rendezvous, batch_size=1, epochs=1, val_interval=1)
+        own = {**environment(), "GLOO_SOCKET_IFNAME": name}
+        running.append(
+            subprocess.Popen(
+                ["ip", "netns", "exec", name, *command],
+                **{"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": own},
+            )
+        )
+    outputs = [process.communicate(timeout=300)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], outputs
+    written = [sorted(f.name for f in (tmp_path / name / "models").glob("*")) for name, _ in two_machines]
+    assert sorted(written) == [[], ["last.pt", "model.pt"]]
+    assert sum("Key metric: val_mean_dice" in output for output in outputs) == 1
