@@ -4,10 +4,11 @@ from hybrid_nets.attach import attach_dca
 from hybrid_nets.blocks.dca import DualCrossAttention
 from hybrid_nets.brats import BratsLabelsd
 from hybrid_nets.bundle import bundle_root, flag, phantom_dir
-from hybrid_nets.checkpoints import CheckpointHandler, load_network, needs_all_weights
+from hybrid_nets.checkpoints import StrictCheckpointLoader, load_network, needs_all_weights, replicate
 from hybrid_nets.convert import convert_released
-from hybrid_nets.datalist import find_cases
+from hybrid_nets.datalist import LazyCases, find_cases
 from hybrid_nets.distributed import (
+    SharedCacheDataset,
     distribute,
     is_first_process,
     join_processes,
@@ -25,6 +26,7 @@ from hybrid_nets.nets.hylt import HyLT
 from hybrid_nets.nets.mobileutr import MobileUtr
 from hybrid_nets.pictures import MaskToForegroundd, PictureChannelsd
 from hybrid_nets.progress import ProgressHandler
+from hybrid_nets.resume import CheckpointHandler
 from hybrid_nets.transforms import CheckImaged, Spacingd, StandardizeChannelsd, StandardizeLabelsd
 from hybrid_nets.writers import AtomicNibabelWriter, AtomicPictureWriter, case_name
 
@@ -43,13 +45,16 @@ __all__ = [
     "DualCrossAttention",
     "HyLT",
     "InputError",
+    "LazyCases",
     "MaskToForegroundd",
     "MobileUtr",
     "PictureChannelsd",
     "ProgressHandler",
+    "SharedCacheDataset",
     "Spacingd",
     "StandardizeChannelsd",
     "StandardizeLabelsd",
+    "StrictCheckpointLoader",
     "StructureLoss",
     "attach_dca",
     "bundle_root",
@@ -66,6 +71,7 @@ __all__ = [
     "needs_all_weights",
     "phantom_dir",
     "process_device",
+    "replicate",
     "share",
     "show_short_errors",
 ]

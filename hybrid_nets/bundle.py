@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from hybrid_nets.phantoms import abdomen_dir, brain_tumor_dir, ultrasound_dir
@@ -11,6 +13,8 @@ from hybrid_nets.phantoms import abdomen_dir, brain_tumor_dir, ultrasound_dir
 __all__ = ["bundle_root", "flag", "phantom_dir"]
 
 logger = logging.getLogger(__name__)
+
+PHANTOMS = {"brain_tumor": brain_tumor_dir, "abdomen": abdomen_dir, "ultrasound": ultrasound_dir}
 
 
 def bundle_root(name: str) -> str:
@@ -59,19 +63,34 @@ def flag(value: object) -> bool:
     return words[word]
 
 
-def phantom_dir(kind: str) -> str:
-    """Folder of a built-in phantom data set, made on first use; says in the log that it stands in for real data.
+class PhantomFolder(os.PathLike):
+    """The folder of a built-in phantom data set, which is made when somebody asks for its path."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    @cache  # noqa: B019 - a config has one, for as long as the program runs
+    def __fspath__(self) -> str:
+        folder = str(PHANTOMS[self.kind]())
+        message = "No dataset_dir given: running on the built-in %s phantom in %s. For your own data add --dataset_dir."
+        logger.warning(message, self.kind, folder)
+        return folder
+
+    __str__ = __fspath__
+
+
+def phantom_dir(kind: str) -> PhantomFolder:
+    """The folder of a built-in phantom data set, to stand in for real data where none are given.
+
+    Nothing is written before the path is used: MONAI Label evaluates the whole config and then gives data of its own.
+    A line in the log says when the phantom is used.
 
     Args:
         kind: ``"abdomen"``, ``"brain_tumor"`` or ``"ultrasound"``.
+
+    Raises:
+        ValueError: another kind.
     """
-    makers = {"brain_tumor": brain_tumor_dir, "abdomen": abdomen_dir, "ultrasound": ultrasound_dir}
-    if kind not in makers:
-        raise ValueError(f"unknown phantom {kind!r}; known are {list(makers)}.")
-    folder = makers[kind]()
-    logger.warning(
-        "No dataset_dir given: running on the built-in %s phantom in %s. For your own data add --dataset_dir FOLDER.",
-        kind,
-        folder,
-    )
-    return str(folder)
+    if kind not in PHANTOMS:
+        raise ValueError(f"unknown phantom {kind!r}; known are {list(PHANTOMS)}.")
+    return PhantomFolder(kind)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 from monai.data import partition_dataset
@@ -14,7 +16,7 @@ from hybrid_nets.conventions import channel_order, label_mapping
 from hybrid_nets.errors import InputError
 from hybrid_nets.folders import PICTURES, VOLUMES, scan_folders
 
-__all__ = ["Cases", "find_cases"]
+__all__ = ["Cases", "LazyCases", "find_cases"]
 
 
 @dataclass
@@ -96,6 +98,21 @@ def find_cases(
     cases = Cases(training, validation, test)
     check_cases(cases, channels)
     return cases
+
+
+class LazyCases:
+    """What :func:`find_cases` finds with the same arguments, looked for when the first list is asked for.
+
+    Programs that bring data of their own, as MONAI Label does, evaluate the whole config but use none of these.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.found = cache(partial(find_cases, *args, **kwargs))
+
+    def __getattr__(self, name: str) -> list[dict]:
+        if name not in ("training", "validation", "test", "to_segment"):
+            raise AttributeError(name)
+        return getattr(self.found(), name)
 
 
 def read_json(path: Path) -> dict:

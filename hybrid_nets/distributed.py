@@ -13,14 +13,23 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from monai.data import partition_dataset
+from monai.data import CacheDataset, partition_dataset
 from torch import distributed as dist
 from torch import nn
 
 from hybrid_nets.blocks.sync_norm import synchronize_norms
 from hybrid_nets.errors import InputError
 
-__all__ = ["distribute", "gather", "is_first_process", "join_processes", "leave_processes", "process_device", "share"]
+__all__ = [
+    "SharedCacheDataset",
+    "distribute",
+    "gather",
+    "is_first_process",
+    "join_processes",
+    "leave_processes",
+    "process_device",
+    "share",
+]
 
 # How long a process waits for the others: they may have to make a phantom or to fill a cache first.
 PATIENCE = timedelta(minutes=30)
@@ -128,6 +137,19 @@ def share(cases: Sequence, purpose: str) -> list:
     if purpose == "training":
         raise InputError(f"{len(cases)} training cases can't be shared by {count} processes; start fewer.")
     return list(cases)
+
+
+class SharedCacheDataset(CacheDataset):
+    """MONAI's ``CacheDataset`` of this process's :func:`share` of ``data``.
+
+    Args:
+        data: all cases, the same list in each process.
+        purpose: ``"training"`` or ``"evaluation"``.
+        options: of ``CacheDataset``.
+    """
+
+    def __init__(self, data: Sequence, purpose: str, **options: Any) -> None:
+        super().__init__(share(data, purpose), **options)
 
 
 def gather(items: list) -> list:

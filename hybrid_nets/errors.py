@@ -37,6 +37,8 @@ def show_short_errors() -> None:
     they start; other errors, and programs that import this package, are left alone.
     """
     previous = sys.excepthook
+    if previous.__module__ == __name__:
+        return  # called before: one message is enough
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         message = find_input_error(error)

@@ -124,9 +124,7 @@ class Spacingd(MonaiSpacingd):
     path of the file there. Here entries other than ``keys`` pass untouched.
     """
 
-    def __call__(
-        self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None
-    ) -> dict[Hashable, torch.Tensor]:
+    def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
         return {**data, **super().__call__({key: data[key] for key in self.keys if key in data}, lazy)}
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from hybrid_nets import InputError, bundle_root, flag
+from hybrid_nets import InputError, LazyCases, bundle_root, flag, phantom_dir
+from hybrid_nets.bundle import PHANTOMS
 from hybrid_nets.errors import find_input_error, show_short_errors
 
 GLIMS = str(ROOT / "bundles" / "glims")
@@ -64,3 +66,21 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setenv("HYBRID_NETS_TRACEBACK", "1")
     sys.excepthook(InputError, mine, None)
     assert seen == [other, mine]
+
+
+def test_a_phantom_is_made_when_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = []
+    monkeypatch.setitem(PHANTOMS, "ultrasound", lambda: made.append(1) or tmp_path)
+    cases = LazyCases(phantom_dir("ultrasound"))
+    assert not made
+    with pytest.raises(InputError, match="no NIfTI files"):
+        len(cases.training)
+    assert made == [1] and "running on the built-in ultrasound phantom" in caplog.text
+    folder = phantom_dir("ultrasound")
+    assert Path(folder) == tmp_path and os.fspath(folder) == str(folder) == str(tmp_path) and made == [1, 1]
+    with pytest.raises(AttributeError):
+        cases.elsewhere  # noqa: B018
+    with pytest.raises(ValueError, match="unknown phantom 'knee'"):
+        phantom_dir("knee")

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from hybrid_nets import CheckpointHandler, InputError, load_network
+from hybrid_nets import (
+    CheckpointHandler,
+    InputError,
+    StrictCheckpointLoader,
+    load_network,
+    needs_all_weights,
+    replicate,
+)
 from hybrid_nets.atomic import replacing
 from hybrid_nets.checkpoints import Ensemble, load_strictly, save_atomic
 
@@ -54,7 +62,7 @@ def test_resumed_training_equals_an_undisturbed_one(tmp_path: Path) -> None:
     second, handler = make_training(tmp_path / "b", scores, resume="true")
     second.run(DATA, max_epochs=6)
     assert second.state.iteration == 24 and handler.best_score == whole_handler.best_score == 0.6
-    for name in ("model.pt", "last.pt"):
+    for name in ("model.pt", "resume.pt"):
         ours, reference = (torch.load(tmp_path / folder / name, weights_only=True) for folder in "ba")
         ours, reference = ours.get("model", ours), reference.get("model", reference)
         assert all(torch.equal(ours[k], reference[k]) for k in reference)
@@ -85,9 +93,18 @@ def test_resume_without_a_checkpoint_starts_anew(tmp_path: Path, caplog: pytest.
 def test_training_anew_keeps_what_was_there(tmp_path: Path) -> None:
     save_atomic({"a": torch.ones(1)}, tmp_path / "model.pt")
     trainer, _ = make_training(tmp_path, [0.1])
+    # somebody may be segmenting with it: it is there until there is a new one
+    trainer.add_event_handler(Events.EPOCH_STARTED, lambda _: torch.load(tmp_path / "model.pt", weights_only=True)["a"])
     trainer.run(DATA, max_epochs=1)
-    assert {p.name for p in tmp_path.iterdir()} == {"model.pt", "last.pt", "model_previous.pt"}
+    assert {p.name for p in tmp_path.iterdir()} == {"model.pt", "resume.pt", "model_previous.pt"}
     assert "a" in torch.load(tmp_path / "model_previous.pt", weights_only=True)
+
+
+def test_rounds_of_one_training_are_no_trainings_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer, _ = make_training(tmp_path, [0.1, 0.2])
+    for epochs in (1, 2):
+        trainer.run(DATA, max_epochs=epochs)
+    assert {p.name for p in tmp_path.iterdir()} == {"model.pt", "resume.pt"} and "Training anew" not in caplog.text
 
 
 def test_interrupted_save_leaves_the_old_file(tmp_path: Path) -> None:
@@ -127,3 +144,28 @@ def test_ensemble_averages_logits(tmp_path: Path) -> None:
     assert isinstance(loaded, Ensemble)
     torch.testing.assert_close(loaded(x), sum(network(x) for network in networks) / 3)
     assert isinstance(load_network(torch.nn.Linear(3, 2), str(tmp_path / "0.pt")), torch.nn.Linear)
+    with pytest.raises(InputError, match="no checkpoint is named"):
+        load_network(torch.nn.Linear(3, 2), [])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_loader_for_evaluation(count: int, tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}.pt" for i in range(count)]
+    for file in files:
+        save_atomic(torch.nn.Linear(3, 2).state_dict(), file)
+    network, x = replicate(torch.nn.Linear(3, 2), files), torch.randn(4, 3)
+    StrictCheckpointLoader(network, files).attach(Engine(lambda *_: None))
+    assert torch.equal(network(x), load_network(torch.nn.Linear(3, 2), files)(x))
+    with pytest.raises(InputError, match="no checkpoint at"):
+        StrictCheckpointLoader(network, tmp_path / "none.pt").attach(Engine(lambda *_: None))
+
+
+def test_partial_weights_are_refused(tmp_path: Path) -> None:
+    network = needs_all_weights(torch.nn.Linear(3, 2))
+    for weights in ({}, {"model": network.state_dict()}, {"weight": network.weight}):
+        with pytest.raises(InputError, match="the checkpoint lacks .* of the Linear's 2 entries"):
+            network.load_state_dict(weights, strict=False)
+    network.load_state_dict({**network.state_dict(), "other": torch.zeros(1)}, strict=False)
+    copied = copy.deepcopy(network)
+    with pytest.raises(InputError):
+        copied.load_state_dict({}, strict=False)

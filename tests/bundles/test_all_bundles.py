@@ -73,7 +73,8 @@ def test_metadata(bundle: Path) -> None:
     config = ConfigParser(train)
     assert list(channels["channel_def"].values()) == train["channels"]
     assert channels["num_channels"] == config.get_parsed_content("in_channels")
-    assert list(outputs["channel_def"].values()) == config.get_parsed_content("class_names")
+    # MONAI Label names the values of the label map by it, also where the channels are regions, as in glims.
+    assert outputs["channel_def"] == config.get_parsed_content("labels")
     assert outputs["num_channels"] == config.get_parsed_content("out_channels")
     assert formats["post_processed_outputs"]["pred"]["channel_def"] == config.get_parsed_content("labels")
     for packages in ("monai_version", "pytorch_version", "numpy_version", "required_packages_version"):

@@ -37,9 +37,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, small_phantom: Path, run_b
 
 
 def test_training_leaves_checkpoints_and_logs(trained: Path) -> None:
-    assert sorted(p.name for p in (trained / "models").iterdir()) == ["last.pt", "model.pt"]
+    assert sorted(p.name for p in (trained / "models").iterdir()) == ["model.pt", "resume.pt"]
     assert all(isinstance(tensor, torch.Tensor) for tensor in load(trained / "models" / "model.pt").values())
-    assert load(trained / "models" / "last.pt")["epoch"] == 1
+    assert load(trained / "models" / "resume.pt")["epoch"] == 1
     assert list((trained / "eval").glob("events.out.tfevents.*"))
 
 
@@ -55,7 +55,7 @@ def test_inference_keeps_geometry(trained: Path, small_phantom: Path, tmp_path: 
     for name, affine in affines.items():
         save_nifti(scans / f"{name}.nii.gz", volume, affine)
     models = trained / "models"
-    pair = f"['{models / 'model.pt'}','{models / 'last.pt'}']"  # an ensemble, of the two formats
+    pair = f"['{models / 'model.pt'}','{models / 'resume.pt'}']"  # an ensemble, of the two formats
     options = {**SMALL, "checkpoints": pair, "save_probabilities": "true", "output_dir": tmp_path / "out"}
     run_bundle("run", config_file=INFERENCE, dataset_dir=scans, **options)
     assert len(list((tmp_path / "out").iterdir())) == 6
@@ -87,7 +87,7 @@ def test_resumed_training_equals_an_undisturbed_one(
     run_bundle("run", config_file=TRAIN, **first, **folders(tmp_path / "parts"))
     done = run_bundle("run", config_file=TRAIN, **data, resume="true", **folders(tmp_path / "parts"))
     assert "after epoch 1" in done.stdout
-    whole, parts = (load(tmp_path / name / "models" / "last.pt") for name in ("whole", "parts"))
+    whole, parts = (load(tmp_path / name / "models" / "resume.pt") for name in ("whole", "parts"))
     assert whole["epoch"] == parts["epoch"] == 2 and whole["best_score"] == parts["best_score"]
     assert all(torch.equal(whole["model"][key], parts["model"][key]) for key in whole["model"])
 

@@ -96,7 +96,7 @@ def trained(request: pytest.FixtureRequest, data: dict[str, Path], tmp_path_fact
 
 
 def test_train_infer_evaluate(trained: Task) -> None:
-    assert sorted(file.name for file in (trained.root / "models").iterdir()) == ["last.pt", "model.pt"]
+    assert sorted(file.name for file in (trained.root / "models").iterdir()) == ["model.pt", "resume.pt"]
     found = trained.run("inference", save_probabilities=True)
     (check_pictures if trained.pictures else check_volumes)(trained, found)
     evaluated = trained.run("train", "evaluate")
@@ -142,7 +142,7 @@ def test_resumed_training_equals_an_undisturbed_one(trained: Task, tmp_path: Pat
     length = {f"lr_scheduler#{LENGTHS[trained.name]}": 2} if trained.name in LENGTHS else {}
     trained.train(**{**options, "epochs": 1}, **length, ckpt_dir=parts)
     trained.train(**options, ckpt_dir=parts, resume=True)
-    states = [torch.load(folder / "last.pt", weights_only=True) for folder in (whole, parts)]
+    states = [torch.load(folder / "resume.pt", weights_only=True) for folder in (whole, parts)]
     assert states[0]["epoch"] == states[1]["epoch"] == 2
     assert all(torch.equal(tensor, states[1]["model"][key]) for key, tensor in states[0]["model"].items())
 

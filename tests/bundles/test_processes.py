@@ -89,7 +89,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def weights(job: Job, name: str = "last.pt") -> dict[str, torch.Tensor]:
+def weights(job: Job, name: str = "resume.pt") -> dict[str, torch.Tensor]:
     return torch.load(Path(job.options["ckpt_dir"]) / name, weights_only=True)["model"]
 
 
@@ -124,21 +124,21 @@ def trained(abdomen: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
     ) as process:
         give_up = time.monotonic() + 300
-        while not (ckpt_dir / "last.pt").exists() and process.poll() is None and time.monotonic() < give_up:
+        while not (ckpt_dir / "resume.pt").exists() and process.poll() is None and time.monotonic() < give_up:
             time.sleep(0.2)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(children[1]), signal.SIGKILL)
         output, _ = process.communicate(timeout=120)
     assert process.returncode != 0 and "Signal 9 (SIGKILL)" in output
     assert not list(ckpt_dir.glob("*.tmp*")) and sorted(f.name for f in ckpt_dir.glob("*.pt")) == [
-        "last.pt",
+        "resume.pt",
         "model.pt",
     ]
-    done = torch.load(ckpt_dir / "last.pt", weights_only=True)["epoch"]
+    done = torch.load(ckpt_dir / "resume.pt", weights_only=True)["epoch"]
     options = {"batch_size": 1, "epochs": done + 1, "val_interval": 1, "resume": True}
     resumed = job.run("train", "multi_gpu_train", processes=2, **options)
     assert f"after epoch {done}." in resumed.stdout + resumed.stderr
-    assert torch.load(ckpt_dir / "last.pt", weights_only=True)["epoch"] == done + 1
+    assert torch.load(ckpt_dir / "resume.pt", weights_only=True)["epoch"] == done + 1
     return job
 
 
@@ -210,5 +210,5 @@ def test_two_machines(two_machines: list, abdomen: Path, tmp_path: Path) -> None
     outputs = [process.communicate(timeout=300)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], outputs
     written = [sorted(f.name for f in (tmp_path / name / "models").glob("*")) for name, _ in two_machines]
-    assert sorted(written) == [[], ["last.pt", "model.pt"]]
+    assert sorted(written) == [[], ["model.pt", "resume.pt"]]
     assert sum("Key metric: val_mean_dice" in output for output in outputs) == 1
