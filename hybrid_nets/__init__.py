@@ -30,7 +30,7 @@ from hybrid_nets.resume import CheckpointHandler
 from hybrid_nets.transforms import CheckImaged, Spacingd, StandardizeChannelsd, StandardizeLabelsd
 from hybrid_nets.writers import AtomicNibabelWriter, AtomicPictureWriter, case_name
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "GLIMS",
