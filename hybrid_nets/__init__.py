@@ -2,7 +2,7 @@
 
 from hybrid_nets.attach import attach_dca
 from hybrid_nets.blocks.dca import DualCrossAttention
-from hybrid_nets.brats import BratsLabelsd
+from hybrid_nets.brats import BratsLabelsd, BratsRegionsd
 from hybrid_nets.bundle import bundle_root, flag, phantom_dir
 from hybrid_nets.checkpoints import StrictCheckpointLoader, load_network, needs_all_weights, replicate
 from hybrid_nets.convert import convert_released
@@ -37,6 +37,7 @@ __all__ = [
     "AtomicNibabelWriter",
     "AtomicPictureWriter",
     "BratsLabelsd",
+    "BratsRegionsd",
     "CaseMetrics",
     "CheckImaged",
     "CheckpointHandler",

@@ -1,4 +1,4 @@
-"""From probabilities of nested tumour regions to the label map that BraTS defines.
+"""Between the label map that BraTS defines and the nested tumour regions that networks predict.
 
 Thresholds and component rules: the authors' BraTS 2023 entry (arXiv 2403.09942 and their released code).
 """
@@ -13,11 +13,32 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from scipy import ndimage
 
-__all__ = ["BratsLabelsd"]
+__all__ = ["BratsLabelsd", "BratsRegionsd"]
 
 NCR, ED, ET = 1, 2, 3  # BraTS 2023 label values: necrotic core, oedema, enhancing tumour
 TC, WT = 0, 1  # channels: tumour core, whole tumour; the third is enhancing tumour
 NEIGHBOURS = np.ones((3, 3, 3))  # 26-connected
+
+
+class BratsRegionsd(MapTransform):
+    """Label maps ``(1, *)`` of BraTS 2023 to regions ``(3, *)``, boolean: TC (1 and 3), WT (1, 2 and 3) and ET (3).
+
+    MONAI's ``ConvertToMultiChannelBasedOnBratsClassesd`` does the same from 1.6 on; before, it knows ET as 4 only.
+
+    Example::
+
+        >>> BratsRegionsd("label")({"label": torch.tensor([[0, 1, 2, 3]])})["label"].int()
+        tensor([[0, 1, 0, 1],
+                [0, 1, 1, 1],
+                [0, 0, 0, 1]], dtype=torch.int32)
+    """
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            label = d[key]
+            d[key] = torch.cat([(label == NCR) | (label == ET), label > 0, label == ET])
+        return d
 
 
 class BratsLabelsd(MapTransform):

@@ -89,7 +89,8 @@ class CaseMetrics:
         for item in engine.state.output:
             pred, label = item["pred"], item["label"]
             file = str(pred.meta.get("filename_or_obj", f"case {len(self.rows)} of process {rank_and_count()[0]}"))
-            spacing = [float(s) if self.unit == "mm" else 1.0 for s in pred.pixdim]
+            sides = pred.pixdim[: pred.ndim - 1]  # before MONAI 1.6 pictures have three as well
+            spacing = [float(side) if self.unit == "mm" else 1.0 for side in sides]
             for name, channel in self.channels.items():
                 maps = (x.as_tensor()[None, channel : channel + 1] for x in (pred, label))
                 self.rows.append({"case": file, "class": name, **self.compare(*maps, spacing)})

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import ConvertToMultiChannelBasedOnBratsClasses
 
-from hybrid_nets import BratsLabelsd, CheckImaged, InputError, Spacingd, StandardizeChannelsd, StandardizeLabelsd
+from hybrid_nets import (
+    BratsLabelsd,
+    BratsRegionsd,
+    CheckImaged,
+    InputError,
+    Spacingd,
+    StandardizeChannelsd,
+    StandardizeLabelsd,
+)
 
 NAMES = {"0": "background", "1": "necrotic core", "2": "oedema", "3": "enhancing tumour"}
 
@@ -113,3 +122,11 @@ def test_spacing_leaves_other_entries_alone() -> None:
     assert spacing.inverse(out)["image"].shape == (1, 4, 4, 4)
     with pytest.raises(KeyError, match="label"):
         Spacingd(["image", "label"], pixdim=(2, 2, 2))(case)
+
+
+def test_brats_regions_are_monai_s() -> None:
+    label = meta(torch.randint(0, 4, (1, 5, 6, 7)), "seg.nii.gz")
+    monai_s = ConvertToMultiChannelBasedOnBratsClasses()
+    expected = monai_s(torch.where(label == 3, 4, label).as_subclass(torch.Tensor))  # 1.5 knows enhancing tumour as 4
+    out = BratsRegionsd(["pred", "label"], allow_missing_keys=True)({"label": label})["label"]
+    assert torch.equal(out.as_tensor(), expected) and out.meta["filename_or_obj"] == "seg.nii.gz"
