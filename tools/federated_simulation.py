@@ -78,8 +78,8 @@ class Site:
             bundle_root=str(folder),
             send_weight_diff=False,
             config_train_filename=names,
-            # The client validates nothing while it trains; what is unseen is evaluated below.
-            train_kwargs={**common, "train#dataset#data": cases, "validate#dataset#data": unseen},
+            # The client does not validate while it trains: a site's weights are those of its last step.
+            train_kwargs={**common, "train#dataset#data": cases, "validate#dataset#data": [], "val_interval": 10**9},
             config_evaluate_filename=[names[0], "configs/evaluate.json", *names[1:]],
             eval_kwargs={**common, "validate#dataset#data": unseen},
         )
