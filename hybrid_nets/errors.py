@@ -23,7 +23,7 @@ def find_input_error(error: BaseException | None) -> str | None:
         if isinstance(error, InputError):
             return str(error)
         # A loader process sends its error as text; the last line of its traceback is the one we raised.
-        in_worker = re.findall(r"^hybrid_nets\.errors\.InputError: (.*)", str(error), flags=re.MULTILINE)
+        in_worker = re.findall(rf"^{re.escape(__name__)}\.InputError: (.*)", str(error), flags=re.MULTILINE)
         if in_worker:
             return in_worker[-1]
         error = error.__cause__ or error.__context__
