@@ -15,6 +15,15 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("tests", "tests/nets", "tests/
 
 os.environ.setdefault("HYBRID_NETS_CACHE", str(ROOT / ".cache"))  # phantoms are made once, and not in the user's home
 
+# Options with which each bundle's network and data are small.
+SMALL_VOLUME = {"roi_size": [32, 32, 32], "spacing": [9.0, 9.0, 9.0]}
+TINY = {
+    "glims": {"feature_size": 12, "roi_size": [32, 32, 32]},
+    "mobileutr": SMALL_VOLUME,
+    "hylt": {**SMALL_VOLUME, "widths": [4, 8, 8, 12, 16]},
+    "dca_unet": {"roi_size": [64, 64], "widths": [4, 8, 12, 16, 16], "grid": 4},
+}
+
 
 def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)

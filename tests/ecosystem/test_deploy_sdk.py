@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import venv
 import zipfile
 from pathlib import Path
@@ -19,25 +18,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from conftest import TINY as OPTIONS
 from monai.bundle import ConfigParser
 from monai.inferers import Inferer
+from pack_bundle import pack_bundle
 
 from hybrid_nets.phantoms import make_abdomen
-
-sys.path.append(str(ROOT / "tools"))
-from pack_bundle import pack_bundle
 
 pytestmark = pytest.mark.deploy_sdk
 
 # The SDK leaves out the last two, without which even `import monai` fails once it is installed.
 PACKAGES = ("monai-deploy-app-sdk==4.0.0", "highdicom", "pydicom")
-VOLUME = {"roi_size": [32, 32, 32], "spacing": [9.0, 9.0, 9.0]}
-OPTIONS = {
-    "glims": {"feature_size": 12, "roi_size": [32, 32, 32]},
-    "mobileutr": VOLUME,
-    "hylt": {**VOLUME, "widths": [4, 8, 8, 12, 16]},
-    "dca_unet": {"roi_size": [64, 64], "widths": [4, 8, 12, 16, 16], "grid": 4},
-}
 # An app as the SDK's users write it: a volume in memory goes to the operator, its label map to a file.
 APP = """
 import sys

@@ -20,25 +20,17 @@ from types import SimpleNamespace
 import monai.bundle
 import nibabel as nib
 import numpy as np
+import pack_bundle
 import pytest
 import torch
 from conftest import ROOT
+from conftest import TINY as OPTIONS
 from monai.bundle import ConfigParser
 
 import hybrid_nets
 from hybrid_nets import InputError
 from hybrid_nets.phantoms import make_abdomen
 
-sys.path.append(str(ROOT / "tools"))
-import pack_bundle
-
-VOLUME = {"roi_size": [32, 32, 32], "spacing": [9.0, 9.0, 9.0]}
-OPTIONS = {
-    "glims": {"feature_size": 12, "roi_size": [32, 32, 32]},
-    "mobileutr": VOLUME,
-    "hylt": {**VOLUME, "widths": [4, 8, 8, 12, 16]},
-    "dca_unet": {"roi_size": [64, 64], "widths": [4, 8, 12, 16, 16], "grid": 4},
-}
 BUNDLES = list(OPTIONS)
 SCRIPTED = ("dca_unet", "mobileutr")  # in three and two dimensions; that all four can be is tested with the networks
 SCHEMA = ROOT / "tools" / "meta_schema_20240725.json"
