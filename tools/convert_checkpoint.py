@@ -20,6 +20,9 @@ from hybrid_nets import InputError, convert_released
 from hybrid_nets.checkpoints import read_checkpoint, save_atomic
 from hybrid_nets.convert import released_options
 
+# Files of a bundle that are no overlays for another task.
+NO_TASKS = ("inference", "train", "evaluate", "metadata")
+
 
 def convert_checkpoint(source: str, target: str, bundle: str) -> None:
     """Convert SOURCE, a released checkpoint, to TARGET, for the bundle in folder BUNDLE."""
@@ -57,7 +60,7 @@ def choose_configs(inference: Path, released: dict) -> tuple[list[Path], dict]:
     """inference.json, with the overlay nearest to the ``released`` options if one is, and what still differs."""
     candidates = [[inference]]
     for overlay in sorted(inference.parent.glob("*.json")):
-        if overlay.stem not in ("inference", "train", "evaluate", "metadata"):
+        if overlay.stem not in NO_TASKS and not overlay.stem.startswith("multi_gpu_"):
             candidates.append([inference, overlay])
 
     def differing(files: list[Path]) -> dict:
