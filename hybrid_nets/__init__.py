@@ -18,6 +18,7 @@ from hybrid_nets.distributed import (
 )
 from hybrid_nets.errors import InputError, show_short_errors
 from hybrid_nets.evaluation import CaseMetrics, ClassDice
+from hybrid_nets.inferers import SlabInferer
 from hybrid_nets.losses import StructureLoss
 from hybrid_nets.memory import keep_memory
 from hybrid_nets.nets.dca_unet import DCAUNet
@@ -52,6 +53,7 @@ __all__ = [
     "PictureChannelsd",
     "ProgressHandler",
     "SharedCacheDataset",
+    "SlabInferer",
     "Spacingd",
     "StandardizeChannelsd",
     "StandardizeLabelsd",

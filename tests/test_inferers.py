@@ -197,6 +197,17 @@ def test_foreground_rule(margin: int, batch: int, mode: str, slab_dim: int) -> N
     assert (labels[..., ~covered] == 0).all()
 
 
+@pytest.mark.parametrize("mode", ["constant", "gaussian"])
+def test_without_the_box_foreground_is_as_in_the_full_run(mode: str) -> None:
+    image, roi = make_two_bodies(), 8
+    body, every, ran = image[0, 0] != 0, Recorder(image.shape[2:]), Recorder(image.shape[2:])
+    wanted = SlidingWindowInferer(roi, 1, 0.5, mode)(image, every)
+    logits = SlabInferer(roi, 1, 0.5, mode, foreground=foreground, box=False)(image, ran)
+    assert torch.equal(logits[..., body], wanted[..., body])
+    assert not torch.equal(logits, wanted)
+    assert set(ran.corners) < set(every.corners) and len(ran.corners) < len(every.corners) // 4
+
+
 def test_foreground_by_value() -> None:
     """Whatever differs from the value in any channel is foreground: above or below, here or there."""
     image = torch.full((1, 2, 40, 40), -1.0)
