@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from functools import cache
 from pathlib import Path
 
 from hybrid_nets.phantoms import abdomen_dir, brain_tumor_dir, ultrasound_dir
 
-__all__ = ["bundle_root", "flag", "phantom_dir"]
+__all__ = ["bundle_root", "flag", "phantom_dir", "task_overlays"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,12 @@ def bundle_root(name: str) -> str:
 
 def is_bundle(folder: Path) -> bool:
     return (folder / "configs" / "metadata.json").is_file()
+
+
+def task_overlays(folder: str | Path) -> list[str]:
+    """Names of the configs in a bundle's ``folder`` that turn it to another task, such as ``images``."""
+    names = sorted(file.stem for file in (Path(folder) / "configs").glob("*.json"))
+    return [name for name in names if not re.fullmatch(r"train|inference|evaluate|metadata|multi_gpu_.*", name)]
 
 
 def flag(value: object) -> bool:

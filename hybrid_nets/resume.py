@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,10 +102,12 @@ class CheckpointHandler:
         for path in (self.last, self.best):
             if path.is_file():
                 kept = path.with_stem(f"{path.stem}_previous")
-                with replacing(kept) as temporary:
-                    shutil.copyfile(path, temporary)
+                if path == self.last:
+                    os.replace(path, kept)
+                else:
+                    with replacing(kept) as temporary:
+                        shutil.copyfile(path, temporary)
                 logger.warning("Training anew; kept %s as %s.", path, kept.name)
-        self.last.unlink(missing_ok=True)
 
     def seed_epoch(self, engine: Engine) -> None:
         seed = self.seed + engine.state.epoch + PROCESS_STRIDE * rank_and_count()[0]

@@ -17,11 +17,9 @@ import torch
 from monai.bundle import ConfigParser
 
 from hybrid_nets import InputError, convert_released
+from hybrid_nets.bundle import task_overlays
 from hybrid_nets.checkpoints import read_checkpoint, save_atomic
 from hybrid_nets.convert import released_options
-
-# Files of a bundle that are no overlays for another task.
-NO_TASKS = ("inference", "train", "evaluate", "metadata")
 
 
 def convert_checkpoint(source: str, target: str, bundle: str) -> None:
@@ -58,10 +56,8 @@ def read_configs(files: list[Path], options: dict) -> ConfigParser:
 
 def choose_configs(inference: Path, released: dict) -> tuple[list[Path], dict]:
     """inference.json, with the overlay nearest to the ``released`` options if one is, and what still differs."""
-    candidates = [[inference]]
-    for overlay in sorted(inference.parent.glob("*.json")):
-        if overlay.stem not in NO_TASKS and not overlay.stem.startswith("multi_gpu_"):
-            candidates.append([inference, overlay])
+    overlays = task_overlays(inference.parents[1])
+    candidates = [[inference], *([inference, inference.with_stem(name)] for name in overlays)]
 
     def differing(files: list[Path]) -> dict:
         parser = read_configs(files, {})

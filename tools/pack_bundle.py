@@ -45,6 +45,7 @@ from torch import nn
 import hybrid_nets
 from hybrid_nets import InputError, flag, load_network
 from hybrid_nets.atomic import replacing
+from hybrid_nets.bundle import task_overlays
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(hybrid_nets.__file__).parent
@@ -148,7 +149,7 @@ def check_portable(options: Mapping[str, object]) -> None:
 def read_configs(folder: Path, overlay: str | None, options: Mapping[str, object]) -> dict[str, dict]:
     """The bundle's JSON files by name, with the overlay and the options in them."""
     configs = {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("configs/*.json"))}
-    tasks = [name for name in configs if not re.match(r"(inference|train|evaluate|metadata|multi_gpu_.*)$", name)]
+    tasks = task_overlays(folder)
     if overlay is not None and overlay not in tasks:
         raise InputError(f"{folder} has no overlay {overlay!r}; it has {tasks}.")
     common = {name: config for name, config in configs.items() if name not in (*tasks, "metadata")}

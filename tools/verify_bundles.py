@@ -88,7 +88,8 @@ class Bundle:
 
     def known_options(self, name: str) -> dict:
         """Those of the options that the config NAME has."""
-        return {key: value for key, value in self.options.items() if key in self.read(name)}
+        parser = self.read(name)
+        return {key: value for key, value in self.options.items() if key in parser}
 
     def metadata(self) -> dict:
         return json.loads((self.configs / "metadata.json").read_text())
