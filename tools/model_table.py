@@ -21,7 +21,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from hybrid_nets import GLIMS, DCAUNet, HyLT, MobileUtr
-from hybrid_nets.blocks.norm import ChannelNorm
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- model table: python tools/model_table.py -->\n", "<!-- end of model table -->"
@@ -75,12 +74,7 @@ def measure(row: Row) -> tuple[int, float]:
     # The plain form of attention is made of products that the counter knows.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         network(x)
-    # Our normalisation takes its sums by matrix products; as anywhere, normalisation is not counted.
-    norms = {
-        f"{type(network).__name__}.{name}" for name, part in network.named_modules() if isinstance(part, ChannelNorm)
-    }
-    not_counted = sum(sum(counts.values()) for name, counts in counter.get_flop_counts().items() if name in norms)
-    return sum(p.numel() for p in network.parameters()), (counter.get_total_flops() - not_counted) / 2
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 2
 
 
 def table() -> str:

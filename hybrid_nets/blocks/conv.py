@@ -2,12 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
 from monai.networks.blocks import Convolution
 from torch import nn
 
-import hybrid_nets.blocks.norm  # noqa: F401  # makes "channel" a norm that MONAI's blocks know
+from hybrid_nets.blocks.norm import fuse_norm
+from hybrid_nets.blocks.slabs import Moments, as_images, channels_last, covers, new_map, slabs
 
-__all__ = ["conv_norm_act"]
+__all__ = ["PatchUnit", "PointwiseConv", "conv_norm_act"]
+
+
+class PatchUnit(Convolution):
+    """MONAI's ``Convolution`` with ``kernel_size == stride``, which sees no voxel twice; see :func:`conv_norm_act`."""
+
+    def forward(self, x: torch.Tensor, beside: torch.Tensor | None = None) -> torch.Tensor:
+        """The unit of ``x`` ``(b, c, *)``, or of ``x`` and ``beside`` as further channels."""
+        if torch.jit.is_scripting():
+            return self.adn(self.conv(x if beside is None else torch.cat([x, beside], dim=1)))
+        else:
+            return self.forward_python(x, beside)
+
+    def forward_python(self, x: torch.Tensor, beside: torch.Tensor | None) -> torch.Tensor:
+        """What TorchScript can't compile: on a CPU without gradients slab by slab, in the memory of the result."""
+        maps = [x] if beside is None else [x, beside]
+        if torch.is_grad_enabled() or not covers(x):
+            return self.adn(self.conv(x if beside is None else torch.cat(maps, dim=1)))
+        conv, step = self.conv, self.conv.stride[0]
+        up = isinstance(conv, nn.ConvTranspose3d)
+        maps = [channels_last(part) for part in maps]
+        out = new_map((len(x), conv.out_channels, *(side * step if up else side // step for side in x.shape[2:])))
+        for index in range(len(x)):
+            images, goal = [as_images(part, index) for part in maps], as_images(out, index)
+            moments = Moments(conv.out_channels)
+            for slab in slabs(images[0][:: 1 if up else step], max(conv.in_channels, conv.out_channels) * step):
+                for place, part in self.convolve(images, slab):
+                    goal[place] = part
+                    moments.add(part)
+            self.adn.apply_(goal, moments)
+        return out
+
+    def convolve(self, images: list[torch.Tensor], slab: slice) -> Iterator[tuple[slice, torch.Tensor]]:
+        """By 2-D convolutions, whose kernels are faster: where a piece of the result lies, and the piece.
+
+        Upsampling, ``slab`` is one of the input, otherwise of the output.
+        """
+        weight, step = self.conv.weight, self.conv.stride[0]
+
+        def read(start: int, stop: int, every: int) -> torch.Tensor:
+            parts = [part[start:stop:every] for part in images]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+        if isinstance(self.conv, nn.ConvTranspose3d):
+            source = read(slab.start, slab.stop, 1)
+            for tap in range(step):
+                part = F.conv_transpose2d(source, weight[:, :, tap], stride=step)
+                yield slice(slab.start * step + tap, slab.stop * step, step), part
+        else:
+            taps = [
+                F.conv2d(read(slab.start * step + tap, slab.stop * step, step), weight[:, :, tap], stride=step)
+                for tap in range(step)
+            ]
+            yield slab, sum(taps[1:], taps[0])
+
+
+class PointwiseConv(nn.Conv3d):
+    """A 1×1×1 convolution with bias; ``(b, in_channels, d, h, w)`` in, ``(b, out_channels, d, h, w)`` out."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            return self._conv_forward(x, self.weight, self.bias)
+        else:
+            return self.forward_python(x)
+
+    def forward_python(self, x: torch.Tensor) -> torch.Tensor:
+        """What TorchScript can't compile: on a CPU without gradients by 2-D convolutions, whose kernels are faster."""
+        if torch.is_grad_enabled() or not covers(x):
+            return super().forward(x)
+        x = channels_last(x)
+        out = new_map((len(x), self.out_channels, *x.shape[2:]))
+        for index in range(len(x)):
+            images, goal = as_images(x, index), as_images(out, index)
+            for slab in slabs(images, self.in_channels):
+                goal[slab] = F.conv2d(images[slab], self.weight[..., 0], self.bias)
+        return out
 
 
 def conv_norm_act(
@@ -32,11 +115,10 @@ def conv_norm_act(
 
     Example::
 
-        >>> import torch
         >>> conv_norm_act(3, 4, 8, kernel_size=2, stride=2)(torch.zeros(1, 4, 8, 8, 8)).shape
         torch.Size([1, 8, 4, 4, 4])
     """
-    return Convolution(
+    unit = PatchUnit(
         spatial_dims,
         in_channels,
         out_channels,
@@ -50,3 +132,4 @@ def conv_norm_act(
         act="prelu",
         bias=False,
     )
+    return fuse_norm(unit)

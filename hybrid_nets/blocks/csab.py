@@ -6,6 +6,8 @@ import torch
 from monai.networks.layers.factories import Conv
 from torch import nn
 
+from hybrid_nets.blocks.slabs import as_images, as_tokens, channels_last, covers, new_map, slabs
+
 __all__ = ["CSAB"]
 
 
@@ -36,15 +38,46 @@ class CSAB(nn.Module):
         self.norm = nn.GroupNorm(1, 1)
         self.act = nn.PReLU()
 
-    def channel_gate(self, x: torch.Tensor) -> torch.Tensor:
-        gate = torch.sigmoid(self.mlp(x.mean(self.axes)) + self.mlp(x.amax(self.axes)))
+    def channel_gate(self, mean: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
+        """From each channel's mean and maximum (b, c), a gate (b, c, 1, …)."""
+        gate = torch.sigmoid(self.mlp(mean) + self.mlp(largest))
         return gate.reshape(list(gate.shape) + [1] * len(self.axes))
 
-    def spatial_gate(self, x: torch.Tensor) -> torch.Tensor:
+    def spatial_gate(self, pooled: torch.Tensor) -> torch.Tensor:
+        """From each voxel's maximum and mean (b, 2, *), a gate (b, 1, *); constant as released."""
         if self.constant_spatial_gate:
             return torch.sigmoid(self.act(self.norm.bias))
-        pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
         return torch.sigmoid(self.act(self.norm(self.conv(pooled))))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.channel_gate(x) * self.spatial_gate(x)
+        if torch.jit.is_scripting():
+            return self.gate(x)
+        else:
+            return self.gate(x) if torch.is_grad_enabled() or not covers(x) else self.gate_slabs(x)
+
+    def gate(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
+        return x * self.channel_gate(x.mean(self.axes), x.amax(self.axes)) * self.spatial_gate(pooled)
+
+    def gate_slabs(self, x: torch.Tensor) -> torch.Tensor:
+        """The same on a CPU without gradients, in two passes over memory."""
+        x = channels_last(x)
+        out = new_map(x.shape)
+        pooled = x.new_empty(len(x), 2, *x.shape[2:])
+        mean, largest = torch.zeros(x.shape[:2]), torch.full(x.shape[:2], -torch.inf)
+        for index in range(len(x)):
+            images = as_images(x, index)
+            for slab in slabs(images, x.shape[1]):
+                rows = as_tokens(images[slab]).T.contiguous()
+                mean[index] += rows.sum(1) / x[0, 0].numel()
+                largest[index] = torch.maximum(largest[index], rows.amax(1))
+                place = pooled[index, :, slab].flatten(1)
+                place[0], place[1] = rows.amax(0), rows.mean(0)
+        channel_gate, spatial_gate = self.channel_gate(mean, largest), self.spatial_gate(pooled)
+        for index in range(len(x)):
+            images, goal = as_images(x, index), as_images(out, index)
+            gates = spatial_gate if self.constant_spatial_gate else as_images(spatial_gate, index)
+            for slab in slabs(images, x.shape[1]):
+                part = torch.mul(images[slab], channel_gate[index].squeeze(-1), out=goal[slab])
+                part.mul_(gates if self.constant_spatial_gate else gates[slab])
+        return out

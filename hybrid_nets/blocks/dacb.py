@@ -7,8 +7,10 @@ from monai.networks.blocks import Convolution
 from torch import nn
 
 from hybrid_nets.blocks.conv import conv_norm_act
+from hybrid_nets.blocks.dacb_cpu import DACBFunction
 from hybrid_nets.blocks.norm import ChannelNorm
 from hybrid_nets.blocks.recompute import recompute
+from hybrid_nets.blocks.slabs import covers
 
 __all__ = ["DACB"]
 
@@ -21,7 +23,10 @@ class DACB(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         channels: channels of input and output.
-        use_checkpoint: keep only the block's input in training and recompute the rest in the backward pass.
+        use_checkpoint: keep only the block's input in training and recompute the rest in the backward pass; on a CPU it
+            is always so.
+        in_place: on a CPU where no gradients are kept, the result takes the memory of the input, which must not be
+            needed any more.
 
     Example::
 
@@ -29,9 +34,9 @@ class DACB(nn.Module):
         torch.Size([1, 12, 8, 8, 8])
     """
 
-    def __init__(self, spatial_dims: int, channels: int, use_checkpoint: bool = False) -> None:
+    def __init__(self, spatial_dims: int, channels: int, use_checkpoint: bool = False, in_place: bool = False) -> None:
         super().__init__()
-        self.use_checkpoint = use_checkpoint
+        self.use_checkpoint, self.in_place = use_checkpoint, in_place
         self.branches = nn.ModuleList(
             Convolution(
                 spatial_dims,
@@ -52,6 +57,14 @@ class DACB(nn.Module):
         self.norm = ChannelNorm(channels)
         self.act = nn.PReLU()
 
+    def on_cpu(self, x: torch.Tensor) -> torch.Tensor:
+        """The same by :class:`DACBFunction`."""
+        in_place = self.in_place and not torch.is_grad_enabled()
+        units = [(unit.conv.weight, unit.adn.N.weight, unit.adn.N.bias, unit.adn.A.weight) for unit in self.branches]
+        pairs = [weight for unit in (self.widen, self.narrow) for weight in (unit.conv.weight, unit.adn.A.weight)]
+        weights = [*(weight for kind in zip(*units) for weight in kind), *pairs, self.act.weight]
+        return DACBFunction.apply(x, self.norm.eps, in_place, *weights)
+
     def aggregate(self, x: torch.Tensor) -> torch.Tensor:
         mixed = torch.cat([branch(x) for branch in self.branches], dim=1)
         return self.act(self.norm(self.narrow(self.widen(mixed)) + x))
@@ -60,4 +73,4 @@ class DACB(nn.Module):
         if torch.jit.is_scripting():
             return self.aggregate(x)
         else:
-            return recompute(self.use_checkpoint, self.aggregate, x)
+            return self.on_cpu(x) if covers(x) else recompute(self.use_checkpoint, self.aggregate, x)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Norm
 from torch import nn
 
-__all__ = ["ChannelNorm"]
+from hybrid_nets.blocks.slabs import Moments, NormAct, as_images, channels_last, covers, new_map, slabs
+
+__all__ = ["ChannelNorm", "NormActivation", "fuse_norm"]
 
 
 class ChannelNorm(nn.Module):
@@ -16,8 +20,8 @@ class ChannelNorm(nn.Module):
     On a CPU in float32 the result of a volume is in ``channels_last_3d`` memory, the one format in which depthwise 3-D
     convolution has a fast CPU kernel: convolutions keep it, and those that don't are put right here. PyTorch's own
     norms either copy such a tensor to another layout (InstanceNorm) or sum a channel's voxels one by one in float32
-    (GroupNorm: errors up to 1e-3 at 96³, measured). This one sums in chunks, by matrix products. Everywhere else it is
-    PyTorch's GroupNorm with one channel a group.
+    (GroupNorm: errors up to 1e-3 at 96³, measured). This one sums slab by slab. Everywhere else it is PyTorch's
+    GroupNorm with one channel a group.
 
     Args:
         num_channels: channels of input and output.
@@ -40,87 +44,131 @@ class ChannelNorm(nn.Module):
         if x.is_cuda or x.dtype != torch.float32 or x.ndim != 5:
             return F.group_norm(x, self.num_channels, self.weight, self.bias, self.eps)
         if torch.jit.is_scripting():
-            return normalise(channels_last(x), self.weight, self.bias, self.eps)[0]
+            return normalise(x, self.weight, self.bias, self.eps)
         else:
             return self.forward_python(x)
 
     def forward_python(self, x: torch.Tensor) -> torch.Tensor:
         """What TorchScript can't compile: a graph capture keeps its own layout, everything else may need gradients."""
-        if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
-            return F.group_norm(x, self.num_channels, self.weight, self.bias, self.eps)
+        if covers(x):
+            return NormFunction.apply(x, self.weight, self.bias, None, self.eps)
         if torch.jit.is_tracing():
-            return normalise(channels_last(x), self.weight, self.bias, self.eps)[0]
-        return NormFunction.apply(channels_last(x), self.weight, self.bias, self.eps)
+            return normalise(x, self.weight, self.bias, self.eps)
+        return F.group_norm(x, self.num_channels, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.num_channels}, affine={self.weight is not None}"
 
 
-def channels_last(x: torch.Tensor) -> torch.Tensor:
-    """``x`` (b, c, d, h, w) with channels innermost in memory, copied only where it is not so already."""
-    return x.contiguous(memory_format=torch.channels_last_3d)
+class NormActivation(nn.Sequential):
+    """A ChannelNorm ``N`` and a ReLU or PReLU ``A``, on a CPU done in one go, and in place where no gradients are kept.
+
+    ``(b, channels, *)`` in, the same shape out. What comes in must not be needed any more.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            return self.A(self.N(x))
+        else:
+            return self.forward_python(x)
+
+    def forward_python(self, x: torch.Tensor) -> torch.Tensor:
+        if not covers(x):
+            return self.A(self.N(x))
+        if torch.is_grad_enabled():
+            return NormFunction.apply(x, self.N.weight, self.N.bias, self.slope(), self.N.eps)
+        x = channels_last(x)
+        for index in range(len(x)):
+            images, moments = as_images(x, index), Moments(x.shape[1])
+            for slab in slabs(images, x.shape[1]):
+                moments.add(images[slab])
+            self.apply_(images, moments)
+        return x
+
+    def slope(self) -> torch.Tensor:
+        """Of the activation, below zero."""
+        return self.A.weight if isinstance(self.A, nn.PReLU) else torch.zeros(1)
+
+    def apply_(self, images: torch.Tensor, moments: Moments) -> None:
+        """The result of one sample's raw map ``(d, c, h, w)`` in its place, without gradients."""
+        norm = NormAct(moments, self.N.weight, self.N.bias, self.N.eps, self.slope())
+        for slab in slabs(images, images.shape[1]):
+            norm.apply(images[slab], images[slab])
 
 
-def as_tokens(x: torch.Tensor) -> torch.Tensor:
-    """(b, c, d, h, w) in channels-last memory to (b, voxels, c), without a copy."""
-    return x.permute(0, 2, 3, 4, 1).flatten(1, 3)
+def fuse_norm(unit: nn.Module) -> nn.Module:
+    """``unit``, a MONAI ``Convolution`` with ``adn_ordering="NA"``, its norm and activation as one module.
 
-
-def as_map(tokens: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The inverse of :func:`as_tokens`."""
-    return tokens.unflatten(1, like.shape[2:]).permute(0, 4, 1, 2, 3)
-
-
-def sums(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per sample and channel of tokens (b, n, c): the sums of ``x`` and of ``x · y``, (b, 1, c) in float64."""
-    b, n, c = x.shape
-    size = 1024  # tokens summed in float32 before the sums are added in float64
-    while n % size != 0:
-        size = size // 2
-    x_chunks, y_chunks = x.reshape(-1, size, c), y.reshape(-1, size, c)
-    ones = torch.ones(1, 1, 1, dtype=x.dtype, device=x.device).expand(x_chunks.shape[0], 1, size)
-    total = torch.bmm(ones, x_chunks).reshape(b, -1, c)
-    product = torch.bmm(x_chunks.transpose(1, 2), y_chunks).diagonal(dim1=1, dim2=2).reshape(b, -1, c)
-    return total.double().sum(1, keepdim=True), product.double().sum(1, keepdim=True)
-
-
-def normalise(
-    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The normalised map, and for the backward pass mean and 1 / standard deviation, (b, 1, c) float64."""
-    tokens = as_tokens(x)
-    total, square = sums(tokens, tokens)
-    mean = total / tokens.shape[1]
-    inverse_std = (torch.clamp(square / tokens.shape[1] - mean * mean, min=0.0) + eps).rsqrt()
-    scale = inverse_std if weight is None else inverse_std * weight
-    shift = -mean * scale if bias is None else bias - mean * scale
-    return as_map(torch.addcmul(shift.to(x.dtype), tokens, scale.to(x.dtype)), x), mean, inverse_std
+    Names of parameters stay. Units with another norm than ChannelNorm stay as they are.
+    """
+    if isinstance(unit.adn.N, ChannelNorm):
+        unit.adn = NormActivation(OrderedDict(unit.adn.named_children()))
+    return unit
 
 
 class NormFunction(torch.autograd.Function):
-    """Keeps the input alone for the backward pass, and makes one new map in each direction."""
+    """Norm and activation; keeps the input alone for the backward pass, and makes one new map in each direction."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, eps):
-        y, mean, inverse_std = normalise(x, weight, bias, eps)
-        ctx.save_for_backward(x, weight, mean, inverse_std)
-        return y
+    def forward(
+        ctx,
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        slope: torch.Tensor | None,
+        eps: float,
+    ) -> torch.Tensor:
+        x = channels_last(x)
+        out, norms = new_map(x.shape), []
+        for index in range(len(x)):
+            images, goal = as_images(x, index), as_images(out, index)
+            moments = Moments(x.shape[1])
+            for slab in slabs(images, x.shape[1]):
+                moments.add(images[slab])
+            norms.append(NormAct(moments, weight, bias, eps, slope))
+            for slab in slabs(images, x.shape[1]):
+                norms[-1].apply(images[slab], goal[slab])
+        ctx.norms = norms
+        ctx.save_for_backward(x)
+        return out
 
     @staticmethod
-    def backward(ctx, grad):
-        x, weight, mean, inverse_std = ctx.saved_tensors
-        tokens = as_tokens(x)
-        grad = as_tokens(channels_last(grad))
-        total, with_x = sums(grad, tokens)
-        with_normalised = (with_x - mean * total) * inverse_std
-        scale = inverse_std if weight is None else inverse_std * weight
-        slope = -scale * inverse_std * with_normalised / tokens.shape[1]
-        shift = -scale * total / tokens.shape[1] - slope * mean
-        out = torch.addcmul(shift.to(x.dtype), tokens, slope.to(x.dtype)).addcmul_(grad, scale.to(x.dtype))
-        affine = (
-            (None, None) if weight is None else (with_normalised.sum((0, 1)).to(x.dtype), total.sum((0, 1)).to(x.dtype))
-        )
-        return as_map(out, x), *affine, None
+    def backward(ctx, grad: torch.Tensor) -> tuple:
+        (x,) = ctx.saved_tensors
+        out = channels_last(grad).clone()
+        norms = [norm.again() for norm in ctx.norms]
+        for index, norm in enumerate(norms):
+            images, goal = as_images(x, index), as_images(out, index)
+            for slab in slabs(images, x.shape[1]):
+                norm.pull(images[slab], goal[slab])
+            norm.finish()
+            for slab in slabs(images, x.shape[1]):
+                norm.push(images[slab], goal[slab])
+        sums = [sum(parts) for parts in zip(*((n.grad_weight, n.grad_bias, n.grad_slope) for n in norms))]
+        return out, *(part if needed else None for part, needed in zip(sums, ctx.needs_input_grad[1:4])), None
+
+
+def normalise(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
+    """What TorchScript runs on a CPU: sums of 1024 voxels by matrix products, then in float64."""
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    tokens = x.permute(0, 2, 3, 4, 1).flatten(1, 3)
+    b, n, c = tokens.shape
+    size = 1024
+    while n % size != 0:
+        size = size // 2
+    chunks = tokens.reshape(-1, size, c)
+    ones = torch.ones(1, 1, 1, dtype=x.dtype, device=x.device).expand(chunks.shape[0], 1, size)
+    mean = torch.bmm(ones, chunks).reshape(b, -1, c).double().sum(1, keepdim=True) / n
+    square = torch.bmm(chunks.transpose(1, 2), chunks).diagonal(dim1=1, dim2=2).reshape(b, -1, c)
+    square = square.double().sum(1, keepdim=True) / n
+    scale = (torch.clamp(square - mean * mean, min=0.0) + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
+    shift = -mean * scale
+    if bias is not None:
+        shift = shift + bias
+    out = torch.addcmul(shift.to(x.dtype), tokens, scale.to(x.dtype))
+    return out.unflatten(1, x.shape[2:]).permute(0, 4, 1, 2, 3)
 
 
 @Norm.factory_function("channel")

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from monai.networks.layers.factories import Conv
 from torch import nn
 
-from hybrid_nets.blocks.conv import conv_norm_act
+from hybrid_nets.blocks.conv import PointwiseConv, conv_norm_act
 from hybrid_nets.blocks.csab import CSAB
 from hybrid_nets.blocks.dacb import DACB
+from hybrid_nets.blocks.plain import PlainInput
 from hybrid_nets.blocks.sizes import as_grid, check_input, check_multiple
 from hybrid_nets.blocks.swin import SwinStage
 
@@ -61,7 +61,7 @@ RELEASED_KEYS = (
 )
 
 
-class GLIMS(nn.Module):
+class GLIMS(PlainInput):
     """GLIMS (arXiv 2404.17854): a convolutional U-shaped network with Swin stages at its three deepest grids.
 
     Each side of the input must be a multiple of 32, at construction and at call time, cubic or not: 96³ in, 96³ out,
@@ -168,7 +168,7 @@ class GLIMS(nn.Module):
         self.csab3 = CSAB(3, widths[2], released)
         self.csab4 = CSAB(3, widths[3], released)
         self.csab5 = CSAB(3, widths[4], released)
-        self.heads = nn.ModuleList(Conv["conv", 3](w, out_channels, 1) for w in widths[: 4 if deep_supervision else 1])
+        self.heads = nn.ModuleList(PointwiseConv(w, out_channels) for w in widths[: 4 if deep_supervision else 1])
         for head in self.heads:
             # Start from rare foreground (p = 0.05): from p = 0.5, Dice on small targets has next to no gradient for the
             # first hundreds of steps. Under softmax, equal biases change nothing.
@@ -211,7 +211,7 @@ class DMSF(nn.Module):
 
     def __init__(self, channels: int, use_checkpoint: bool) -> None:
         super().__init__()
-        self.local = nn.Sequential(DACB(3, channels, use_checkpoint), DACB(3, channels, use_checkpoint))
+        self.local = nn.Sequential(*(DACB(3, channels, use_checkpoint, in_place=True) for _ in range(2)))
         self.down = conv_norm_act(3, channels, 2 * channels, kernel_size=2, stride=2)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -227,11 +227,11 @@ class DMSU(nn.Module):
         super().__init__()
         self.up = conv_norm_act(3, 2 * channels, channels, kernel_size=2, stride=2, transposed=True)
         self.fuse = conv_norm_act(3, 2 * channels, channels)
-        self.local = nn.Sequential(DACB(3, channels, use_checkpoint), DACB(3, channels, use_checkpoint))
+        self.local = nn.Sequential(*(DACB(3, channels, use_checkpoint, in_place=True) for _ in range(2)))
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """(b, 2c, d/2, h/2, w/2) and the skip (b, c, d, h, w) to (b, c, d, h, w)."""
-        return self.local(self.fuse(torch.cat([self.up(x), skip], dim=1)))
+        return self.local(self.fuse(self.up(x), skip))
 
 
 class PatchMerging(nn.Module):
@@ -269,7 +269,7 @@ class ExpandingSwinStage(SwinStage):
         return self.norm(x.reshape(b, 2 * d, 2 * h, 2 * w, c // 8)).permute(0, 4, 1, 2, 3)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        return self.transform(self.fuse(torch.cat([self.embed(self.upsample(x)), skip], dim=1)))
+        return self.transform(self.fuse(self.embed(self.upsample(x)), skip))
 
 
 def norm_channels(x: torch.Tensor) -> torch.Tensor:

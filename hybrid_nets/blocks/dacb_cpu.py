@@ -1,0 +1,206 @@
+"""The dilated aggregator of GLIMS on a CPU: the same numbers as its modules, in few passes over memory.
+
+Forward and backward pass walk over the volume in slabs (:mod:`hybrid_nets.blocks.slabs`). Normalisation needs sums over
+the whole volume, so each norm ends a pass. For the backward pass only the block's input is kept; what lies between is
+computed again, which takes less time than fresh memory for it would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from hybrid_nets.blocks.depthwise import depthwise, depthwise_weight_grad
+from hybrid_nets.blocks.slabs import Moments, NormAct, as_images, channels_last, new_map, slabs, work_maps
+
+__all__ = ["DACBFunction"]
+
+
+class Weights(NamedTuple):
+    """What the block learns; ``kernel``, ``weight``, ``bias`` and ``slope`` of the branches with dilation 1, 2, 3."""
+
+    kernel1: torch.Tensor
+    kernel2: torch.Tensor
+    kernel3: torch.Tensor
+    weight1: torch.Tensor
+    weight2: torch.Tensor
+    weight3: torch.Tensor
+    bias1: torch.Tensor
+    bias2: torch.Tensor
+    bias3: torch.Tensor
+    slope1: torch.Tensor
+    slope2: torch.Tensor
+    slope3: torch.Tensor
+    widen: torch.Tensor
+    widen_slope: torch.Tensor
+    narrow: torch.Tensor
+    narrow_slope: torch.Tensor
+    slope: torch.Tensor
+
+
+class DACBFunction(torch.autograd.Function):
+    """``apply(x, eps, in_place, *Weights)`` for ``x`` (b, c, d, h, w) that ``covers`` accepts.
+
+    With ``in_place`` the result takes the memory of ``x``; there is no backward pass then.
+    """
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, eps: float, in_place: bool, *weights: torch.Tensor) -> torch.Tensor:
+        x = channels_last(x)
+        out = x if in_place else new_map(x.shape)
+        ctx.norms = []
+        for index in range(len(x)):
+            run = Run(as_images(x, index), Weights(*weights))
+            ctx.norms.append(run.forward(as_images(out, index), eps))
+        ctx.save_for_backward(x, *weights)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> tuple:
+        x, *weights = ctx.saved_tensors
+        grad, grad_x = channels_last(grad), new_map(x.shape)
+        total = [torch.zeros_like(weight) for weight in weights]
+        for index, norms in enumerate(ctx.norms):
+            run = Run(as_images(x, index), Weights(*weights))
+            run.repeat(norms)
+            for goal, part in zip(total, run.backward(as_images(grad, index), as_images(grad_x, index))):
+                goal += part.reshape(goal.shape)
+        return grad_x, None, None, *total
+
+
+class Run:
+    """One sample's pass: ``x`` (d, c, h, w) and the raw maps, before their norms, of the stages after it."""
+
+    def __init__(self, x: torch.Tensor, weights: Weights) -> None:
+        self.x, self.weights, self.channels = x, weights, x.shape[1]
+
+    def slabs(self) -> Iterator[slice]:
+        return slabs(self.x, 3 * self.channels)
+
+    def branch(self, i: int) -> slice:
+        """Branch i's channels."""
+        return slice(i * self.channels, (i + 1) * self.channels)
+
+    def forward(self, out: torch.Tensor, eps: float) -> list[NormAct]:
+        """The block's result in ``out``, which may be ``x``; returns the norms, which ``repeat`` needs."""
+        c, w = self.channels, self.weights
+        self.raw, self.wide, self.thin = work_maps(self.x, [3 * c, 2 * c, c])
+        self.total = out
+        slopes = torch.cat(w[9:12]).repeat_interleave(c)
+        self.norm = NormAct(self.convolve(True), torch.cat(w[3:6]), torch.cat(w[6:9]), eps, slopes)
+        self.wide_norm = NormAct(self.widen(True), None, None, eps, w.widen_slope)
+        self.thin_norm = NormAct(self.narrow(True), None, None, eps, w.narrow_slope)
+        self.norm_out = NormAct(self.add(True), None, None, eps, w.slope)
+        for slab in self.slabs():
+            self.norm_out.apply(out[slab], out[slab])
+        return [self.norm, self.wide_norm, self.thin_norm, self.norm_out]
+
+    def repeat(self, norms: list[NormAct]) -> None:
+        """Make the raw maps again, for the backward pass."""
+        c = self.channels
+        self.raw, self.wide, self.thin, self.total, self.grad_wide, self.spare = work_maps(
+            self.x, [3 * c, 2 * c, c, c, 2 * c, c]
+        )
+        self.norm, self.wide_norm, self.thin_norm, self.norm_out = (norm.again() for norm in norms)
+        self.convolve(False), self.widen(False), self.narrow(False), self.add(False)
+
+    def convolve(self, measure: bool) -> Moments:
+        """The three branches' raw maps side by side."""
+        moments = [Moments(self.channels) for _ in range(3)]
+        for i in range(3):
+            goal = self.raw[:, self.branch(i)]
+            for place, part in depthwise(self.x, self.weights[i], i + 1):
+                if measure:
+                    moments[i].add(part)
+                goal[place] = part
+        return Moments.cat(moments)
+
+    def widen(self, measure: bool) -> Moments:
+        moments = Moments(2 * self.channels)
+        for slab in self.slabs():
+            part = F.conv2d(self.norm.apply(self.raw[slab]), self.weights.widen[..., 0])
+            if measure:
+                moments.add(part)
+            self.wide[slab] = part
+        return moments
+
+    def narrow(self, measure: bool) -> Moments:
+        moments = Moments(self.channels)
+        for slab in self.slabs():
+            part = F.conv2d(self.wide_norm.apply(self.wide[slab]), self.weights.narrow[..., 0])
+            if measure:
+                moments.add(part)
+            self.thin[slab] = part
+        return moments
+
+    def add(self, measure: bool) -> Moments:
+        """The residual connection's sum."""
+        moments = Moments(self.channels)
+        for slab in self.slabs():
+            part = self.thin_norm.apply(self.thin[slab]).add_(self.x[slab])
+            if measure:
+                moments.add(part)
+            self.total[slab] = part
+        return moments
+
+    def backward(self, grad: torch.Tensor, grad_x: torch.Tensor) -> list[torch.Tensor]:
+        """The gradient of ``x`` in ``grad_x``; returns those of the weights, in their order."""
+        w = self.weights
+        grad_widen, grad_narrow = torch.zeros_like(w.widen[..., 0]), torch.zeros_like(w.narrow[..., 0])
+        for slab in self.slabs():
+            grad_x[slab] = grad[slab]
+            self.norm_out.pull(self.total[slab], grad_x[slab])
+        self.norm_out.finish()
+
+        for slab in self.slabs():
+            self.total[slab] = self.norm_out.push(self.total[slab], grad_x[slab])
+            self.thin_norm.pull(self.thin[slab], self.total[slab])
+        self.thin_norm.finish()
+
+        for slab in self.slabs():
+            part = self.thin_norm.push(self.thin[slab], self.total[slab])
+            self.grad_wide[slab], grad = pointwise_grads(part, self.wide_norm.apply(self.wide[slab]), w.narrow)
+            grad_narrow += grad
+            self.wide_norm.pull(self.wide[slab], self.grad_wide[slab])
+        self.wide_norm.finish()
+
+        grads = [self.thin, self.total, self.spare]  # what two of them held is no longer needed
+        for slab in self.slabs():
+            part = self.wide_norm.push(self.wide[slab], self.grad_wide[slab])
+            part, grad = pointwise_grads(part, self.norm.apply(self.raw[slab]), w.widen)
+            grad_widen += grad
+            self.norm.pull(self.raw[slab], part)
+            for i in range(3):
+                grads[i][slab] = part[:, self.branch(i)]
+        self.norm.finish()
+
+        for slab in self.slabs():
+            part = self.norm.push(self.raw[slab], torch.cat([grad[slab] for grad in grads], 1))
+            for i in range(3):
+                grads[i][slab] = part[:, self.branch(i)]
+        grad_kernels = []
+        for i in range(3):
+            grad_kernels.append(depthwise_weight_grad(self.x, grads[i], w[i], i + 1))
+            for place, part in depthwise(grads[i], w[i].flip(2, 3, 4), i + 1):
+                grad_x[place] += part
+        slopes = self.norm.grad_slope.view(3, -1).sum(1).split(1)
+        return [
+            *grad_kernels,
+            *self.norm.grad_weight.chunk(3),
+            *self.norm.grad_bias.chunk(3),
+            *slopes,
+            grad_widen,
+            self.wide_norm.grad_slope,
+            grad_narrow,
+            self.thin_norm.grad_slope,
+            self.norm_out.grad_slope,
+        ]
+
+
+def pointwise_grads(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of ``x`` and ``weight`` from that of their 1×1 convolution."""
+    options = (None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False])
+    return torch.ops.aten.convolution_backward(grad, x, weight[..., 0], *options)[:2]

@@ -1,0 +1,214 @@
+"""Passes over large volumes on a CPU, in slabs that stay in the processor's cache.
+
+On a CPU the 3-D blocks of GLIMS spend most of their time on memory: a layer's output that is mapped anew costs more
+than the arithmetic that fills it. So the functions here walk over a volume slab by slab, do several things to each
+while it is in the cache, and write to memory that is there already. A volume ``(b, c, d, h, w)`` is seen as ``b · d``
+images, channels innermost in memory, which PyTorch's 2-D convolutions have fast kernels for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from copy import copy
+
+import torch
+import torch.nn.functional as F
+
+from hybrid_nets.memory import keep_small_memory
+
+__all__ = [
+    "Moments",
+    "NormAct",
+    "as_images",
+    "as_tokens",
+    "as_volume",
+    "channels_last",
+    "covers",
+    "new_map",
+    "slabs",
+    "work_maps",
+]
+
+SLAB = 2**19  # numbers in a slab of one map and thread: 2 MiB
+
+
+def covers(x: torch.Tensor) -> bool:
+    """Whether the functions here apply: eager float32 volumes on a CPU. Everything else runs PyTorch's modules."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or x.ndim != 5 or x.numel() == 0:
+        return False
+    captured = torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+    return not captured and not torch.is_autocast_enabled("cpu") and type(x) in (torch.Tensor, torch.nn.Parameter)
+
+
+def new_map(shape: tuple[int, ...] | torch.Size) -> torch.Tensor:
+    """An empty float32 volume ``(b, c, d, h, w)``, channels innermost in memory."""
+    b, c, *size = shape
+    return torch.empty(b, *size, c).permute(0, 4, 1, 2, 3)
+
+
+class Kept(threading.local):
+    """Each thread's memory for maps that live no longer than one block's pass; grows to the largest that was asked."""
+
+    flat = torch.empty(0)
+
+
+KEPT = Kept()
+
+
+def work_maps(like: torch.Tensor, channels: list[int]) -> list[torch.Tensor]:
+    """Images of the size of ``like`` ``(d, c, h, w)``, one tensor per entry of ``channels``.
+
+    Their memory is given out again by the next call.
+    """
+    keep_small_memory()
+    d, _, h, w = like.shape
+    count = d * h * w
+    if len(KEPT.flat) < count * sum(channels):
+        KEPT.flat = torch.empty(0)  # let go before asking for more
+        with torch.inference_mode(False):  # or training could not write to it later
+            KEPT.flat = torch.empty(count * sum(channels))
+    parts = KEPT.flat[: count * sum(channels)].split([count * c for c in channels])
+    return [part.view(d, h, w, c).permute(0, 3, 1, 2) for part, c in zip(parts, channels)]
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """``x`` (b, c, d, h, w) with channels innermost in memory, copied only where it is not so already."""
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def as_images(x: torch.Tensor, index: int = 0) -> torch.Tensor:
+    """Sample ``index`` of a channels-last volume ``(b, c, d, h, w)`` as images ``(d, c, h, w)``; shares its memory."""
+    return x[index].transpose(0, 1)
+
+
+def as_volume(images: torch.Tensor) -> torch.Tensor:
+    """The inverse of :func:`as_images`, ``(1, c, d, h, w)``, with strides that PyTorch knows as channels-last."""
+    return images.permute(0, 2, 3, 1)[None].permute(0, 4, 1, 2, 3)
+
+
+def as_tokens(images: torch.Tensor) -> torch.Tensor:
+    """Channels-last images ``(s, c, h, w)`` as tokens ``(s · h · w, c)``; shares its memory."""
+    return images.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def slabs(images: torch.Tensor, channels: int) -> Iterator[slice]:
+    """Slices along the first axis of ``images``, so long that a map of ``channels`` channels stays in the cache."""
+    side = images.shape[2] * images.shape[3] * channels
+    step = max(1, SLAB * torch.get_num_threads() // side)
+    for start in range(0, len(images), step):
+        yield slice(start, min(start + step, len(images)))
+
+
+def column_sums(tokens: torch.Tensor) -> torch.Tensor:
+    """The sum over tokens ``(n, c)``, float64. Wide rows are summed faster than narrow ones, so some are joined."""
+    n, c = tokens.shape
+    fold = 64
+    while n % fold:
+        fold //= 2
+    return tokens.reshape(-1, fold * c).sum(0).view(fold, c).sum(0, dtype=torch.float64)
+
+
+class Moments:
+    """Sums of a map's values and squares (or products with another map) per channel, gathered slab by slab."""
+
+    def __init__(self, channels: int) -> None:
+        self.count, self.total, self.product = 0, torch.zeros(channels).double(), torch.zeros(channels).double()
+        self.scratch = torch.empty(0)
+
+    @staticmethod
+    def cat(parts: list[Moments]) -> Moments:
+        """Of maps side by side."""
+        out = Moments(0)
+        out.count = parts[0].count
+        out.total, out.product = (torch.cat([getattr(part, name) for part in parts]) for name in ("total", "product"))
+        return out
+
+    def add(self, images: torch.Tensor, other: torch.Tensor | None = None) -> None:
+        """Take in a slab ``(s, c, h, w)``."""
+        tokens = as_tokens(images)
+        if len(self.scratch) < len(tokens):
+            self.scratch = torch.empty_like(tokens)
+        product = torch.mul(tokens, tokens if other is None else as_tokens(other), out=self.scratch[: len(tokens)])
+        self.count += len(tokens)
+        self.total += column_sums(tokens)
+        self.product += column_sums(product)
+
+
+class NormAct:
+    """Normalisation of each channel over its voxels, then a (leaky, learned) ReLU: z = scale · x + shift, act(z).
+
+    Args:
+        moments: of the raw map.
+        weight: the norm's scale, or None.
+        bias: the norm's shift, or None.
+        eps: added to the variance.
+        slope: of the activation below zero, one for all channels or one for each; None for no activation.
+    """
+
+    def __init__(
+        self,
+        moments: Moments,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        eps: float,
+        slope: torch.Tensor | None,
+    ) -> None:
+        self.slope = None if slope is None else slope.detach()
+        self.mean = moments.total / moments.count
+        variance = (moments.product / moments.count - self.mean**2).clamp(min=0)
+        self.inverse_std = (variance + eps).rsqrt()
+        self.gain = self.inverse_std if weight is None else self.inverse_std * weight.detach()
+        shift = -self.mean * self.gain
+        self.scale, self.shift = self.gain.float(), (shift if bias is None else shift + bias.detach()).float()
+
+    def again(self) -> NormAct:
+        """A copy for a backward pass, which gathers sums in it."""
+        out = copy(self)
+        out.grad_slope = torch.zeros(0 if self.slope is None else len(self.slope))
+        out.sums = Moments(len(self.mean))
+        return out
+
+    def normalise(self, images: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """z of a slab ``(s, c, h, w)`` of the raw map; ``out`` may be the slab itself."""
+        if out is not None:
+            out = out.permute(0, 2, 3, 1)
+        return torch.addcmul(self.shift, images.permute(0, 2, 3, 1), self.scale, out=out).permute(0, 3, 1, 2)
+
+    def apply(self, images: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The activated slab of the raw slab ``images``; ``out`` may be the same."""
+        z = self.normalise(images, out)
+        if self.slope is None:
+            return z
+        if len(self.slope) == 1:
+            return F.leaky_relu_(z, float(self.slope))
+        z = F.prelu(z, self.slope)
+        return z if out is None else out.copy_(z)
+
+    def pull(self, images: torch.Tensor, grad: torch.Tensor) -> None:
+        """Turn a slab of the gradient of the result, in place, into that of z, and gather what ``finish`` needs."""
+        if self.slope is not None:
+            z = self.normalise(images)
+            if len(self.slope) == 1:
+                self.grad_slope += z.clamp(max=0).permute(0, 2, 3, 1).flatten() @ grad.permute(0, 2, 3, 1).flatten()
+                torch.ops.aten.leaky_relu_backward.grad_input(grad, z, float(self.slope), False, grad_input=grad)
+            else:
+                part, below = torch.ops.aten._prelu_kernel_backward(grad, z, self.slope.view(1, -1, 1, 1))
+                self.grad_slope += column_sums(as_tokens(below)).float()
+                grad.copy_(part)
+        self.sums.add(grad, images)
+
+    def finish(self) -> None:
+        """After all slabs were pulled: the gradients of weight and bias, and how that of z becomes that of x."""
+        self.grad_weight = ((self.sums.product - self.mean * self.sums.total) * self.inverse_std).float()
+        self.grad_bias = self.sums.total.float()
+        slope = -self.gain * self.inverse_std * self.grad_weight / self.sums.count
+        shift = -self.gain * self.sums.total / self.sums.count - slope * self.mean
+        self.back = shift.float(), slope.float()
+
+    def push(self, images: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+        """Turn a slab of the gradient of z, in place, into that of the raw slab ``images``."""
+        shift, slope = self.back
+        x, g = images.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
+        torch.addcmul(torch.addcmul(shift, x, slope), g, self.scale, out=g)
+        return grad
