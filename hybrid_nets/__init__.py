@@ -28,6 +28,7 @@ from hybrid_nets.nets.mobileutr import MobileUtr
 from hybrid_nets.pictures import MaskToForegroundd, PictureChannelsd
 from hybrid_nets.progress import ProgressHandler
 from hybrid_nets.resume import CheckpointHandler
+from hybrid_nets.synthesis import DecodeAnatomyd, RandBrainScand, make_brain_tissue
 from hybrid_nets.transforms import CheckImaged, Spacingd, StandardizeChannelsd, StandardizeLabelsd
 from hybrid_nets.writers import AtomicNibabelWriter, AtomicPictureWriter, case_name
 
@@ -44,6 +45,7 @@ __all__ = [
     "CheckpointHandler",
     "ClassDice",
     "DCAUNet",
+    "DecodeAnatomyd",
     "DualCrossAttention",
     "HyLT",
     "InputError",
@@ -52,6 +54,7 @@ __all__ = [
     "MobileUtr",
     "PictureChannelsd",
     "ProgressHandler",
+    "RandBrainScand",
     "SharedCacheDataset",
     "SlabInferer",
     "Spacingd",
@@ -71,6 +74,7 @@ __all__ = [
     "keep_memory",
     "leave_processes",
     "load_network",
+    "make_brain_tissue",
     "needs_all_weights",
     "phantom_dir",
     "process_device",
