@@ -89,8 +89,7 @@ class Run:
         c, w = self.channels, self.weights
         self.raw, self.wide, self.thin = work_maps(self.x, [3 * c, 2 * c, c])
         self.total = out
-        slopes = torch.cat(w[9:12]).repeat_interleave(c)
-        self.norm = NormAct(self.convolve(True), torch.cat(w[3:6]), torch.cat(w[6:9]), eps, slopes)
+        self.norm = NormAct(self.convolve(True), torch.cat(w[3:6]), torch.cat(w[6:9]), eps, torch.cat(w[9:12]))
         self.wide_norm = NormAct(self.widen(True), None, None, eps, w.widen_slope)
         self.thin_norm = NormAct(self.narrow(True), None, None, eps, w.narrow_slope)
         self.norm_out = NormAct(self.add(True), None, None, eps, w.slope)
@@ -186,12 +185,11 @@ class Run:
             grad_kernels.append(depthwise_weight_grad(self.x, grads[i], w[i], i + 1))
             for place, part in depthwise(grads[i], w[i].flip(2, 3, 4), i + 1):
                 grad_x[place] += part
-        slopes = self.norm.grad_slope.view(3, -1).sum(1).split(1)
         return [
             *grad_kernels,
             *self.norm.grad_weight.chunk(3),
             *self.norm.grad_bias.chunk(3),
-            *slopes,
+            *self.norm.grad_slope.split(1),
             grad_widen,
             self.wide_norm.grad_slope,
             grad_narrow,

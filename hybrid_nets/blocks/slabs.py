@@ -143,7 +143,7 @@ class NormAct:
         weight: the norm's scale, or None.
         bias: the norm's shift, or None.
         eps: added to the variance.
-        slope: of the activation below zero, one for all channels or one for each; None for no activation.
+        slope: of the activation below zero, g of them for a g-th of the channels each; None for no activation.
     """
 
     def __init__(
@@ -182,20 +182,17 @@ class NormAct:
             return z
         if len(self.slope) == 1:
             return F.leaky_relu_(z, float(self.slope))
-        z = F.prelu(z, self.slope)
+        z = F.prelu(z, self.slope.repeat_interleave(z.shape[1] // len(self.slope)))
         return z if out is None else out.copy_(z)
 
     def pull(self, images: torch.Tensor, grad: torch.Tensor) -> None:
         """Turn a slab of the gradient of the result, in place, into that of z, and gather what ``finish`` needs."""
         if self.slope is not None:
             z = self.normalise(images)
-            if len(self.slope) == 1:
-                self.grad_slope += z.clamp(max=0).permute(0, 2, 3, 1).flatten() @ grad.permute(0, 2, 3, 1).flatten()
-                torch.ops.aten.leaky_relu_backward.grad_input(grad, z, float(self.slope), False, grad_input=grad)
-            else:
-                part, below = torch.ops.aten._prelu_kernel_backward(grad, z, self.slope.view(1, -1, 1, 1))
-                self.grad_slope += column_sums(as_tokens(below)).float()
-                grad.copy_(part)
+            for i, (part, goal) in enumerate(zip(z.chunk(len(self.slope), 1), grad.chunk(len(self.slope), 1))):
+                below = part.permute(0, 2, 3, 1).clamp(max=0).flatten()
+                self.grad_slope[i] += below @ goal.permute(0, 2, 3, 1).flatten()
+                torch.ops.aten.leaky_relu_backward.grad_input(goal, part, float(self.slope[i]), False, grad_input=goal)
         self.sums.add(grad, images)
 
     def finish(self) -> None:

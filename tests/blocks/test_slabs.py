@@ -22,6 +22,9 @@ from hybrid_nets.blocks.norm import ChannelNorm
 @pytest.fixture(autouse=True, params=[2**19, 1], ids=["one slab", "slabs of a slice"])
 def slab_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slabs, "SLAB", request.param)
+    torch.manual_seed(
+        0
+    )  # with others a value may lie so near an activation's kink that float64 has it on the other side
 
 
 def randomise(module: nn.Module) -> nn.Module:
@@ -47,7 +50,9 @@ def check_against_double(module: nn.Module, *inputs: torch.Tensor) -> None:
     out.backward(pull), reference.backward(pull.double())
     found = [*given, *module.parameters()]
     for part, other in zip(found, [*wanted, *exact.parameters()], strict=True):
-        assert (part.grad - other.grad).norm() <= 1e-4 * other.grad.norm() + 1e-4
+        assert (part.grad is None) == (other.grad is None)
+        if other.grad is not None:
+            assert (part.grad - other.grad).norm() <= 1e-4 * other.grad.norm() + 1e-4
     with torch.no_grad():
         torch.testing.assert_close(module(*(x.clone() for x in inputs)).double(), reference, rtol=1e-4, atol=1e-4)
 
@@ -117,9 +122,8 @@ def test_convolution_norm_prelu(kernel_size: int, transposed: bool, beside: bool
 
 @pytest.mark.parametrize("constant", [False, True])
 def test_csab(constant: bool) -> None:
-    with torch.no_grad():
-        block, x = randomise(CSAB(3, 6, constant)), volume(2, 6, 5, 7, 4)
-        torch.testing.assert_close(block(x).double(), copy.deepcopy(block).double()(x.double()), rtol=1e-4, atol=1e-4)
+    block = randomise(CSAB(3, 6, constant))
+    check_against_double(block, volume(2, 6, 5, 7, 4))
 
 
 def test_pointwise_convolution() -> None:
