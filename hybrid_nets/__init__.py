@@ -32,7 +32,7 @@ from hybrid_nets.synthesis import DecodeAnatomyd, RandBrainScand, make_brain_tis
 from hybrid_nets.transforms import CheckImaged, Spacingd, StandardizeChannelsd, StandardizeLabelsd
 from hybrid_nets.writers import AtomicNibabelWriter, AtomicPictureWriter, case_name
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
     "GLIMS",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from hybrid_nets.blocks.products import attend
 
 __all__ = ["ChannelCrossAttention", "CrossAttention", "ScaleShift", "SpatialCrossAttention"]
 
@@ -67,7 +68,7 @@ class ChannelCrossAttention(nn.Module):
         query = split_heads(self.query(own), self.num_heads).transpose(2, 3)
         key = split_heads(self.key(everything), self.num_heads).transpose(2, 3)
         value = split_heads(self.value(everything), self.num_heads).transpose(2, 3)
-        mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        mixed = attend(query, key, value, self.scale)
         return self.proj(mixed.permute(0, 3, 1, 2).flatten(2))
 
 
@@ -88,6 +89,7 @@ class SpatialCrossAttention(nn.Module):
     def __init__(self, own: int, total: int, num_heads: int = 4) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.scale = (total // num_heads) ** -0.5
         self.query, self.key = ScaleShift(total), ScaleShift(total)
         self.value, self.proj = ScaleShift(own), ScaleShift(own)
 
@@ -96,7 +98,7 @@ class SpatialCrossAttention(nn.Module):
         query = split_heads(self.query(everything), self.num_heads)
         key = split_heads(self.key(everything), self.num_heads)
         value = split_heads(self.value(own), self.num_heads)
-        return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        return self.proj(attend(query, key, value, self.scale).transpose(1, 2).flatten(2))
 
 
 class ScaleShift(nn.Module):
@@ -111,7 +113,7 @@ class ScaleShift(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels).uniform_(-1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.weight + self.bias
+        return torch.addcmul(self.bias, x, self.weight)
 
 
 def split_heads(tokens: torch.Tensor, num_heads: int) -> torch.Tensor:

@@ -24,6 +24,7 @@ from hybrid_nets.blocks.cross_attention import (
     ScaleShift,
     SpatialCrossAttention,
 )
+from hybrid_nets.blocks.layout import fast_layout
 from hybrid_nets.blocks.pool import GridPool
 from hybrid_nets.blocks.sizes import as_grid
 
@@ -160,7 +161,7 @@ class Expand(nn.Module):
 
     def forward(self, tokens: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """(b, P, c) and the skip (b, c, *) to (b, c, *)."""
-        cells = self.conv(tokens.transpose(1, 2).unflatten(2, self.grid))
+        cells = fast_layout(self.conv(tokens.transpose(1, 2).unflatten(2, self.grid)))
         return self.adn(skip + F.interpolate(cells, skip.shape[2:], mode=self.mode, align_corners=True))
 
 

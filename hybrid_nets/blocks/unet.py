@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from monai.networks.blocks import Convolution
 from torch import nn
 
-import hybrid_nets.blocks.norm  # noqa: F401  # makes "channel" a norm that MONAI's blocks know
+from hybrid_nets.blocks.fast_conv import FastConvolution
+from hybrid_nets.blocks.norm import fuse_norm
 
 __all__ = ["conv_norm_relu", "double_conv", "up_conv"]
 
@@ -28,7 +28,7 @@ def conv_norm_relu(
         >>> conv_norm_relu(2, 3, 8)(torch.zeros(2, 3, 6, 4)).shape
         torch.Size([2, 8, 6, 4])
     """
-    return Convolution(
+    unit = FastConvolution(
         spatial_dims,
         in_channels,
         out_channels,
@@ -38,6 +38,7 @@ def conv_norm_relu(
         act="relu",
         bias=False,
     )
+    return fuse_norm(unit)
 
 
 def double_conv(spatial_dims: int, in_channels: int, out_channels: int, norm: str | tuple = "batch") -> nn.Sequential:

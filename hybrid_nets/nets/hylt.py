@@ -19,6 +19,7 @@ from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 
 from hybrid_nets.blocks.attention import SelfAttention, TransformerBlock, init_linear
+from hybrid_nets.blocks.layout import fast_layout
 from hybrid_nets.blocks.pool import GridPool
 from hybrid_nets.blocks.sizes import as_grid, check_input
 from hybrid_nets.blocks.unet import conv_norm_relu, double_conv, up_conv
@@ -141,6 +142,7 @@ class HyLT(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         check_input(x, self.num_axes, self.in_channels, self.stride)
+        x = fast_layout(x)
         tokens = self.tokens.expand(x.shape[0], -1, -1)
         skips: list[torch.Tensor] = []
         for i, level in enumerate(self.encoder):

@@ -19,7 +19,10 @@ from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from hybrid_nets.blocks.attention import SelfAttention, TransformerBlock
+from hybrid_nets.blocks.convutr_cpu import conv_utr
+from hybrid_nets.blocks.layout import fast_layout
 from hybrid_nets.blocks.sizes import check_input
+from hybrid_nets.blocks.slabs import covers
 from hybrid_nets.blocks.unet import conv_norm_relu, double_conv, up_conv
 
 __all__ = ["MobileUtr"]
@@ -148,6 +151,7 @@ class MobileUtr(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         check_input(x, self.num_axes, self.in_channels, self.stride)
+        x = fast_layout(x, in_training=True)
         # The skips are pooled: each is also what the next stage reads.
         skip1 = self.pool(self.stage1(self.stem(x)))
         skip2 = self.pool(self.stage2(skip1))
@@ -189,6 +193,14 @@ class ConvUtr(nn.Module):
         self.pointwise = nn.Sequential(conv(channels, 4 * channels, 1), conv(4 * channels, channels, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            return self.mix(x)
+        else:
+            return (
+                self.mix(x) if torch.is_grad_enabled() or not covers(x) else conv_utr(x, self.spatial, self.pointwise)
+            )
+
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.spatial(x)
         return x + self.pointwise(x)
 

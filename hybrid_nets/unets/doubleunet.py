@@ -17,6 +17,7 @@ from monai.networks.layers.factories import Pool
 from torch import nn
 
 from hybrid_nets.blocks.excite import SqueezeExcite
+from hybrid_nets.blocks.layout import fast_layout
 from hybrid_nets.blocks.sizes import check_input
 from hybrid_nets.unets.u_shaped import (
     Decoder,
@@ -110,6 +111,7 @@ class DoubleUNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         check_input(x, self.num_axes, self.in_channels, self.stride)
+        x = fast_layout(x)
         skips, y = self.vgg(x)
         skips = self.refine1(skips)
         mask = self.mask(self.decoder1(self.bottom1(y), skips))

@@ -12,6 +12,7 @@ from monai.networks.layers.factories import Conv
 from torch import nn
 
 from hybrid_nets.blocks.dca import DualCrossAttention
+from hybrid_nets.blocks.layout import fast_layout
 from hybrid_nets.blocks.sizes import check_input
 from hybrid_nets.blocks.unet import up_conv
 
@@ -67,7 +68,7 @@ class UShaped(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         check_input(x, self.num_axes, self.in_channels, self.stride)
-        skips, x = self.encoder(x)
+        skips, x = self.encoder(fast_layout(x))
         return self.head(self.decoder(self.bottom(x), self.refine(skips)))
 
 
