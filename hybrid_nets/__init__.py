@@ -6,6 +6,7 @@ from hybrid_nets.brats import BratsLabelsd, BratsRegionsd
 from hybrid_nets.bundle import bundle_root, flag, phantom_dir
 from hybrid_nets.checkpoints import StrictCheckpointLoader, load_network, needs_all_weights, replicate
 from hybrid_nets.convert import convert_released
+from hybrid_nets.data_check import check_data
 from hybrid_nets.datalist import LazyCases, find_cases
 from hybrid_nets.distributed import (
     SharedCacheDataset,
@@ -18,6 +19,7 @@ from hybrid_nets.distributed import (
 )
 from hybrid_nets.errors import InputError, show_short_errors
 from hybrid_nets.evaluation import CaseMetrics, ClassDice
+from hybrid_nets.history import HistoryHandler
 from hybrid_nets.inferers import SlabInferer
 from hybrid_nets.losses import StructureLoss
 from hybrid_nets.memory import keep_memory
@@ -28,6 +30,7 @@ from hybrid_nets.nets.mobileutr import MobileUtr
 from hybrid_nets.pictures import MaskToForegroundd, PictureChannelsd
 from hybrid_nets.progress import ProgressHandler
 from hybrid_nets.resume import CheckpointHandler
+from hybrid_nets.slices import contour_slice
 from hybrid_nets.synthesis import DecodeAnatomyd, RandBrainScand, make_brain_tissue
 from hybrid_nets.transforms import CheckImaged, Spacingd, StandardizeChannelsd, StandardizeLabelsd
 from hybrid_nets.writers import AtomicNibabelWriter, AtomicPictureWriter, case_name
@@ -47,6 +50,7 @@ __all__ = [
     "DCAUNet",
     "DecodeAnatomyd",
     "DualCrossAttention",
+    "HistoryHandler",
     "HyLT",
     "InputError",
     "LazyCases",
@@ -65,6 +69,8 @@ __all__ = [
     "attach_dca",
     "bundle_root",
     "case_name",
+    "check_data",
+    "contour_slice",
     "convert_released",
     "distribute",
     "find_cases",

@@ -1,12 +1,12 @@
 """Measure our networks and MONAI's against each other: time, training step, peak memory, and the arithmetic's floor.
 
-    python tools/benchmark.py                                       # everything: an hour on two cores
+    python tools/benchmark.py                                       # everything
     python tools/benchmark.py --only GLIMS,SwinUNETR-48 --rounds 3  # some networks
     python tools/benchmark.py --parts forward --write_docs          # some columns; also into docs/performance.md
 
 Each network lives in a process of its own; these take turns in several rounds, so that what else the machine does hits
-all alike, and a ratio is taken inside each round. Peak memory is measured in a fresh process per network and pass. A part that is measured again
-replaces what the folder ``--out`` holds of it; the rest stays. Columns:
+all alike, and a ratio is taken inside each round. Peak memory is measured in a fresh process per network and pass. A
+part that is measured again replaces what the folder ``--out`` holds of it; the rest stays. Columns:
 
 - forward: one input in evaluation, without gradients; training: forward pass, loss and backward pass of one input.
 - MiB: peak memory of one such pass, weights included, imports not.

@@ -60,8 +60,12 @@ class Case:
         files = self.image or tuple(series.files[0] for series in self.series)
         return {**self.extra, "image": files[0] if len(files) == 1 else list(files)}
 
+    def images(self) -> list[str]:
+        """Paths of its files, for the report; not of DICOM, whose folders may name a patient."""
+        return [os.path.abspath(file) for file in self.image]
+
     def source(self) -> str:
-        """A digest of which files these are; paths may name a patient, and are not written anywhere."""
+        """A digest of which files these are."""
         return digest(os.path.abspath(file) for file in self.files)
 
     def fingerprint(self) -> str:

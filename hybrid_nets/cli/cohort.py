@@ -136,7 +136,7 @@ class Cohort:
             labels = self.model.save(item, stem, before)
             volumes = measure(labels, self.model.structures, self.model.pictures)
             source = {"source": case.source(), "fingerprint": case.fingerprint(), "outputs": self.outputs(case)}
-            self.records.write(case, status="done", **source, volumes=volumes)
+            self.records.write(case, status="done", **source, images=case.images(), volumes=volumes)
         except Exception as error:
             self.fail(case, error)
         else:

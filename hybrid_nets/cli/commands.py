@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hybrid_nets.errors import InputError
 
-__all__ = ["evaluate", "info", "segment", "train"]
+__all__ = ["evaluate", "info", "plan", "report", "segment", "train"]
 
 
 def segment(
@@ -108,6 +108,78 @@ def info(*bundle: str, **options: str) -> None:
 
     refuse_unexpected(bundle[1:], options, known=())
     show_info(bundle[0] if bundle else None)
+
+
+def plan(
+    *dataset: str,
+    bundle: str = "mobileutr",
+    output: str = "plan.json",
+    memory: str | None = None,
+    overwrite: str = "False",
+    **options: str,
+) -> None:
+    """Look at your own data set and write the overlay with which a bundle trains on it and segments with the result.
+
+        hybrid-nets plan /data/Task05_Prostate --bundle mobileutr --output prostate.json
+        hybrid-nets train mobileutr --config_file prostate.json
+
+    Args:
+        dataset: folder in MSD's layout: dataset.json, and the NIfTI files that it lists.
+        bundle: folder of the bundle, or its name if it lies in bundles/.
+        output: the overlay; weights and logs go into a folder beside it of the same name.
+        memory: GiB that training may take; by default those of the first GPU, or what is free of the machine's.
+        overwrite: replace an overlay of that name.
+    """
+    from pathlib import Path
+
+    from hybrid_nets.bundle import flag
+    from hybrid_nets.cli.options import find_bundle, refuse_unexpected
+    from hybrid_nets.plan.build import Wish, build_plan
+
+    refuse_unexpected(dataset[1:], options, known=("bundle", "output", "memory", "overwrite"))
+    if not dataset:
+        raise InputError("name the data set's folder: hybrid-nets plan DATASET.")
+    try:
+        limit = float(memory) if memory else None
+    except ValueError as error:
+        raise InputError(f"--memory is a number of GiB, got {memory!r}.") from error
+    paths = Path(dataset[0]).expanduser(), find_bundle(bundle), Path(output).expanduser()
+    print(build_plan(Wish(*paths, limit, flag(overwrite))))
+
+
+def report(
+    *results: str,
+    labels: str | None = None,
+    input: str | None = None,
+    tolerance: str = "1.0",
+    convention: str = "radiological",
+    **options: str,
+) -> None:
+    """Write RESULTS/report.html, one page to look through what segment wrote there, and its pictures beside it.
+
+        hybrid-nets report results/ --labels labels/
+
+    Args:
+        results: folder that was -o of segment.
+        labels: folder of reference label maps, to compare with.
+        input: what was -i of segment; needed for DICOM, and where images have moved.
+        tolerance: surface Dice counts surface points closer than this, in mm.
+        convention: radiological (the patient's right at the left of the picture) or neurological.
+    """
+    from pathlib import Path
+
+    from hybrid_nets.cli.options import refuse_unexpected
+    from hybrid_nets.report.build import Wish, build_report
+
+    refuse_unexpected(results[1:], options, known=("labels", "input", "tolerance", "convention"))
+    if not results:
+        raise InputError("name the folder of results: hybrid-nets report results/.")
+    try:
+        limit = float(tolerance)
+    except ValueError as error:
+        raise InputError(f"--tolerance is a distance in mm, got {tolerance!r}.") from error
+    folders = [Path(path).expanduser() if path else None for path in (results[0], labels, input)]
+    print(build_report(Wish(*folders, tolerance=limit, convention=convention)))  # type: ignore[arg-type]
 
 
 def run_bundle(

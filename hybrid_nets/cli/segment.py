@@ -117,7 +117,8 @@ def find_all(request: Request, model: BundleModel, records: Records) -> tuple[li
 
     # Where results lie among the images, they are not taken for images.
     names = (name for record in records.all() for name in record.get("outputs", ()))
-    avoid = frozenset(os.path.abspath(records.output / name) for name in names)
+    pictures = (records.output / "report").rglob("*.png")  # of hybrid-nets report
+    avoid = frozenset(os.path.abspath(path) for path in (*(records.output / name for name in names), *pictures))
     wanted = Wanted(model["channels"], model.modality, model.pictures, request.names, avoid)
     return find_inputs(Path(request.input).expanduser(), wanted)
 

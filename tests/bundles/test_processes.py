@@ -114,9 +114,10 @@ def test_steps_equal_those_of_one_process(
         torch.testing.assert_close(
             several[key], tensor, rtol=1e-7, atol=1e-9, msg=lambda text, key=key: f"{key}: {text}"
         )
-    # one of them writes: one log line for the validation, one event file for the trainer and one for the evaluator
+    # one of them writes: one log line for the validation, one event file each for the trainer,
+    # the evaluator and the slices
     assert len(re.findall(r"Epoch\[2\] Metrics", printed)) == 1
-    assert len(list((tmp_path / "several" / "out").glob("events*"))) == 2
+    assert len(list((tmp_path / "several" / "out").glob("events*"))) == 3
 
 
 @pytest.fixture(scope="module")

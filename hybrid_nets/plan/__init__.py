@@ -1,0 +1,1 @@
+"""Settings with which a bundle trains on somebody's own data set."""

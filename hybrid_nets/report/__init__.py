@@ -1,0 +1,1 @@
+"""One page to look through what ``hybrid-nets segment`` made of a cohort."""
