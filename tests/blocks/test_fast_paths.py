@@ -1,0 +1,44 @@
+"""What runs on a CPU in place of PyTorch's modules agrees with them, and so do its gradients where it trains."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hybrid_nets.blocks.fast_conv import FastConvolution
+from hybrid_nets.blocks.products import attend
+from hybrid_nets.nets.mobileutr import ConvUtr
+
+
+def check_gradients(fast: torch.Tensor, plain: torch.Tensor, inputs: list[torch.Tensor]) -> None:
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+    weight = torch.randn_like(fast)
+    for one, other in zip(torch.autograd.grad(fast, inputs, weight), torch.autograd.grad(plain, inputs, weight)):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_attention_by_convolutions() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, n, c, requires_grad=True) for n, c in ((20, 8), (12, 8), (12, 5)))
+    fast, plain = attend(query, key, value, 0.7), F.scaled_dot_product_attention(query, key, value, scale=0.7)
+    check_gradients(fast, plain, [query, key, value])
+
+
+@pytest.mark.parametrize("size", [(6, 4, 5), (40, 40, 5)])  # on both sides of PyTorch's threshold
+def test_convolution_by_onednn(size: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    unit = FastConvolution(3, 16, 4, kernel_size=3, act="relu", norm="batch").train()
+    x = torch.randn(1, 16, *size, requires_grad=True)
+    check_gradients(unit(x), unit.adn(unit.conv(x)), [x, unit.conv.weight])
+
+
+def test_conv_utr_slab_by_slab() -> None:
+    torch.manual_seed(0)
+    block = ConvUtr(3, 8, "channel", 7).eval()
+    x = torch.randn(2, 8, 12, 9, 10)
+    before = x.clone()
+    with torch.no_grad():
+        fast, plain = block(x), block.mix(x)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+    assert torch.equal(x, before)
