@@ -101,7 +101,8 @@ def fuse_norm(unit: nn.Module) -> nn.Module:
 
     Names of parameters stay. Units with another norm than ChannelNorm stay as they are.
     """
-    if isinstance(unit.adn.N, ChannelNorm):
+    # By name: a packed bundle brings its own copy of this package, which registers its own class with MONAI.
+    if type(unit.adn.N).__name__ == ChannelNorm.__name__:
         unit.adn = NormActivation(OrderedDict(unit.adn.named_children()))
     return unit
 

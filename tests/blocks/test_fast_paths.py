@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 import torch.nn.functional as F
+from monai.networks.layers.factories import Norm
 
+from hybrid_nets.blocks import norm
+from hybrid_nets.blocks.conv import conv_norm_act
 from hybrid_nets.blocks.fast_conv import FastConvolution
 from hybrid_nets.blocks.products import attend
 from hybrid_nets.nets.mobileutr import ConvUtr
@@ -42,3 +47,15 @@ def test_conv_utr_slab_by_slab() -> None:
         fast, plain = block(x), block.mix(x)
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
     assert torch.equal(x, before)
+
+
+def test_next_to_another_copy_of_this_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a packed bundle brings one: MONAI's table of norms then names that copy's class."""
+    monkeypatch.setattr(Norm, "components", dict(Norm.components))
+    spec = importlib.util.spec_from_file_location("copy_of_norm", norm.__file__)
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    assert Norm["channel", 3] is copy.ChannelNorm
+    unit, x = conv_norm_act(3, 4, 8), torch.randn(1, 4, 8, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(unit(x), unit.adn.A(unit.adn.N(unit.conv(x))))
