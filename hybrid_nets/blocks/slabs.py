@@ -23,6 +23,7 @@ __all__ = [
     "as_images",
     "as_tokens",
     "as_volume",
+    "captured",
     "channels_last",
     "covers",
     "new_map",
@@ -37,8 +38,12 @@ def covers(x: torch.Tensor) -> bool:
     """Whether the functions here apply: eager float32 volumes on a CPU. Everything else runs PyTorch's modules."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or x.ndim != 5 or x.numel() == 0:
         return False
-    captured = torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
-    return not captured and not torch.is_autocast_enabled("cpu") and type(x) in (torch.Tensor, torch.nn.Parameter)
+    return not captured() and not torch.is_autocast_enabled("cpu") and type(x) in (torch.Tensor, torch.nn.Parameter)
+
+
+def captured() -> bool:
+    """Whether the graph of operations is being recorded for another runtime."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
 
 
 def new_map(shape: tuple[int, ...] | torch.Size) -> torch.Tensor:

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from hybrid_nets import unets
+from hybrid_nets.blocks.plain import PlainInput
 
 __all__ = ["DCAUNet"]
 
@@ -35,7 +35,7 @@ RELEASED_FIRST = {
 RELEASED_HEADS = ("out.weight", "out.conv.weight", "output_layer.weight")
 
 
-class DCAUNet(nn.Module):
+class DCAUNet(PlainInput):
     """One of six U-Nets with Dual Cross-Attention (DCA, arXiv 2303.17696) on its skips, which can be switched off.
 
     Each side of the input must be a multiple of 16, for ``"resunetpp"`` of 8, with the default number of levels: 224²

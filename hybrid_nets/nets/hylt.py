@@ -20,6 +20,7 @@ from torch import nn
 
 from hybrid_nets.blocks.attention import SelfAttention, TransformerBlock, init_linear
 from hybrid_nets.blocks.layout import fast_layout
+from hybrid_nets.blocks.plain import PlainInput
 from hybrid_nets.blocks.pool import GridPool
 from hybrid_nets.blocks.sizes import as_grid, check_input
 from hybrid_nets.blocks.unet import conv_norm_relu, double_conv, up_conv
@@ -68,7 +69,7 @@ RELEASED_KEYS = (
 )
 
 
-class HyLT(nn.Module):
+class HyLT(PlainInput):
     """HyLT (MIDL 2022): a U-Net whose encoder exchanges features with a short sequence of learned global tokens.
 
     At every level the tokens read the convolutional features and the features read the tokens back, by cross attention

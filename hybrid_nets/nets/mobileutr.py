@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from monai.networks.blocks import Convolution
 from monai.networks.layers import DropPath
 from monai.networks.layers.factories import Conv, Pool
 from monai.networks.layers.utils import get_norm_layer
@@ -20,7 +19,9 @@ from torch import nn
 
 from hybrid_nets.blocks.attention import SelfAttention, TransformerBlock
 from hybrid_nets.blocks.convutr_cpu import conv_utr
+from hybrid_nets.blocks.fast_conv import FastConvolution, fast_conv
 from hybrid_nets.blocks.layout import fast_layout
+from hybrid_nets.blocks.plain import PlainInput
 from hybrid_nets.blocks.sizes import check_input
 from hybrid_nets.blocks.slabs import covers
 from hybrid_nets.blocks.unet import conv_norm_relu, double_conv, up_conv
@@ -71,7 +72,7 @@ RELEASED_KEYS = (
 )
 
 
-class MobileUtr(nn.Module):
+class MobileUtr(PlainInput):
     """MobileUtr (arXiv 2312.01740, 2508.01064): a U-shaped network for small devices, 1.39 M parameters in 2-D.
 
     Large-kernel convolutions embed the image in three stages; at an eighth of the resolution, blocks that alternate
@@ -147,7 +148,7 @@ class MobileUtr(nn.Module):
         self.up2 = up_conv(dims, d1, d0, norm, *interpolation)
         self.fuse1 = double_conv(dims, 2 * d0, d0, norm)
         self.up1 = up_conv(dims, d0, d0, norm, *interpolation)
-        self.head = Conv[Conv.CONV, dims](d0, out_channels, 1)
+        self.head = fast_conv(dims)(d0, out_channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         check_input(x, self.num_axes, self.in_channels, self.stride)
@@ -185,7 +186,7 @@ class ConvUtr(nn.Module):
 
         def conv(before: int, after: int, side: int, groups: int = 1) -> nn.Module:
             """Convolution - GELU - norm: the bias comes before the GELU, so it stays."""
-            return Convolution(
+            return FastConvolution(
                 spatial_dims, before, after, kernel_size=side, groups=groups, adn_ordering="AN", act="gelu", norm=norm
             )
 
@@ -210,7 +211,7 @@ class LocalAggregation(nn.Module):
 
     def __init__(self, spatial_dims: int, channels: int, norm: str, drop_path_rate: float) -> None:
         super().__init__()
-        conv, c = Conv[Conv.CONV, spatial_dims], channels
+        conv, c = fast_conv(spatial_dims), channels
         self.embed = conv(c, c, 9, padding=4, groups=c)
         self.mix = nn.Sequential(
             get_norm_layer(norm, spatial_dims, c), conv(c, c, 1), conv(c, c, 9, padding=4, groups=c), conv(c, c, 1)
@@ -234,7 +235,7 @@ class ConvTransformer(nn.Module):
 
     def __init__(self, spatial_dims: int, channels: int, attn: nn.Module, drop_path_rate: float = 0.0) -> None:
         super().__init__()
-        self.embed = Conv[Conv.CONV, spatial_dims](channels, channels, 3, padding=1, groups=channels)
+        self.embed = fast_conv(spatial_dims)(channels, channels, 3, padding=1, groups=channels)
         self.block = TransformerBlock(channels, attn, 4 * channels, drop_path_rate=drop_path_rate, eps=1e-6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

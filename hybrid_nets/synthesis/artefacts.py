@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from hybrid_nets.synthesis.warp import smooth_field
 
-__all__ = ["spoil"]
+__all__ = ["add_noise", "spoil"]
 
 # Blur of a slice as a share of its thickness: the standard deviation whose half width is that of the slice.
 PROFILE = 0.42

@@ -28,7 +28,7 @@ def draw_strip(brain: torch.Tensor, gap: torch.Tensor, rng: np.random.Generator)
     """bool: what is kept of a head whose brain is cut out, somewhat inside or outside the fluid's outer border."""
     size = tuple(brain.shape)
     if rng.random() < 0.7:
-        return brain < torch.minimum(gap, torch.tensor(rng.uniform(-0.5, 2.0)) + 0.4 * smooth_field(size, 10, rng)[0])
+        return brain < torch.minimum(gap, torch.tensor(rng.uniform(-1.0, 1.5)) + 0.4 * smooth_field(size, 10, rng)[0])
     return brain < rng.uniform(0, 2) + rng.uniform(0, 1) * smooth_field(size, 12, rng)[0]
 
 

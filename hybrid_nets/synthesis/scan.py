@@ -12,7 +12,7 @@ from monai.transforms import MapTransform, Randomizable
 from monai.utils import ensure_tuple_rep
 
 from hybrid_nets.synthesis.anatomy import decode_channel
-from hybrid_nets.synthesis.artefacts import spoil
+from hybrid_nets.synthesis.artefacts import add_noise, spoil
 from hybrid_nets.synthesis.contrast import Contrast, draw_contrast
 from hybrid_nets.synthesis.outside import draw_gap, draw_head, draw_strip
 from hybrid_nets.synthesis.warp import draw_pose, sample, smooth_field
@@ -21,6 +21,7 @@ __all__ = ["RandBrainScand", "draw_scan"]
 
 HEADS = 0.6  # of all draws; the others are stripped
 ELSEWHERE = 0.12  # of the draws are centred outside the brain
+AIR = 0.03  # of all draws have nothing in them, as windows at a scan's border do
 
 
 class RandBrainScand(Randomizable, MapTransform):
@@ -67,6 +68,8 @@ def draw_scan(
         rng: decides everything.
         centre: of the scan in MNI space in mm; None draws it.
     """
+    if centre is None and rng.random() < AIR:
+        return draw_air(size, rng), torch.zeros(size)
     middle = draw_centre(anatomy, affine, rng) if centre is None else np.asarray(centre, float)
     pose = draw_pose(middle, size, rng)
     pose.widen_ventricles(anatomy, affine, rng)
@@ -85,6 +88,12 @@ def draw_scan(
     kept = draw_strip(brain, gap, rng)
     image = inside * image + (1 - inside) * contrast.head["dura"]
     return spoil(image, rng) * kept, label * kept
+
+
+def draw_air(size: tuple[int, ...], rng: np.random.Generator) -> torch.Tensor:
+    """Noise, or zeros as programs leave that strip heads."""
+    air = torch.zeros(size)
+    return air if rng.random() < 0.5 else add_noise(air, rng)
 
 
 def draw_centre(anatomy: torch.Tensor, affine: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -11,7 +11,7 @@ from monai.networks.layers.factories import Norm
 
 from hybrid_nets.blocks import norm
 from hybrid_nets.blocks.conv import conv_norm_act
-from hybrid_nets.blocks.fast_conv import FastConvolution
+from hybrid_nets.blocks.fast_conv import FastConv3d, FastConvolution
 from hybrid_nets.blocks.products import attend
 from hybrid_nets.nets.mobileutr import ConvUtr
 
@@ -59,3 +59,26 @@ def test_next_to_another_copy_of_this_package(monkeypatch: pytest.MonkeyPatch) -
     unit, x = conv_norm_act(3, 4, 8), torch.randn(1, 4, 8, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(unit(x), unit.adn.A(unit.adn.N(unit.conv(x))))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize(("kernel", "groups"), [((3, 3, 3), 6), ((5, 1, 7), 6), ((1, 1, 1), 1)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_of_convolutions(layout: torch.memory_format, kernel: tuple, groups: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    conv = FastConv3d(6, 6, kernel, padding=tuple(side // 2 for side in kernel), groups=groups, bias=bias)
+    x = torch.randn(2, 6, 4, 9, 5).to(memory_format=layout).requires_grad_()
+    out = conv(x)
+    assert out.is_contiguous(memory_format=layout)
+    check_gradients(out, conv._conv_forward(x, conv.weight, conv.bias), [x, *conv.parameters()])
+
+
+def test_convolutions_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    conv, x = FastConv3d(6, 6, 3, padding=1, groups=6), torch.randn(1, 6, 4, 9, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv(x)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), conv._conv_forward(x, conv.weight, conv.bias), rtol=0.02, atol=0.02)
+    out.sum().backward()
+    assert conv.weight.grad.dtype == torch.float32
