@@ -20,7 +20,7 @@ from hybrid_nets.distributed import (
 from hybrid_nets.errors import InputError, show_short_errors
 from hybrid_nets.evaluation import CaseMetrics, ClassDice
 from hybrid_nets.history import HistoryHandler
-from hybrid_nets.inferers import SlabInferer
+from hybrid_nets.inferers import SlabInferer, SlabSliceInferer, labels_only
 from hybrid_nets.losses import StructureLoss
 from hybrid_nets.memory import keep_memory
 from hybrid_nets.nets.dca_unet import DCAUNet
@@ -29,10 +29,12 @@ from hybrid_nets.nets.hylt import HyLT
 from hybrid_nets.nets.mobileutr import MobileUtr
 from hybrid_nets.pictures import MaskToForegroundd, PictureChannelsd
 from hybrid_nets.progress import ProgressHandler
+from hybrid_nets.resample import Spacingd
 from hybrid_nets.resume import CheckpointHandler
 from hybrid_nets.slices import contour_slice
+from hybrid_nets.stopping import StopHandler
 from hybrid_nets.synthesis import DecodeAnatomyd, RandBrainScand, make_brain_tissue
-from hybrid_nets.transforms import CheckImaged, Spacingd, StandardizeChannelsd, StandardizeLabelsd
+from hybrid_nets.transforms import CheckImaged, StandardizeChannelsd, StandardizeLabelsd
 from hybrid_nets.writers import AtomicNibabelWriter, AtomicPictureWriter, case_name
 
 __version__ = "0.4.0"
@@ -61,9 +63,11 @@ __all__ = [
     "RandBrainScand",
     "SharedCacheDataset",
     "SlabInferer",
+    "SlabSliceInferer",
     "Spacingd",
     "StandardizeChannelsd",
     "StandardizeLabelsd",
+    "StopHandler",
     "StrictCheckpointLoader",
     "StructureLoss",
     "attach_dca",
@@ -78,6 +82,7 @@ __all__ = [
     "is_first_process",
     "join_processes",
     "keep_memory",
+    "labels_only",
     "leave_processes",
     "load_network",
     "make_brain_tissue",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from ignite.engine import Engine
@@ -14,22 +16,59 @@ from torch import nn
 from hybrid_nets.atomic import replacing
 from hybrid_nets.errors import InputError
 
-__all__ = ["Ensemble", "StrictCheckpointLoader", "load_network", "needs_all_weights", "replicate", "save_atomic"]
+__all__ = [
+    "Ensemble",
+    "StrictCheckpointLoader",
+    "load_network",
+    "needs_all_weights",
+    "replicate",
+    "save_atomic",
+    "save_weights",
+]
 
 logger = logging.getLogger(__name__)
 
+SAFETENSORS = ".safetensors"
 
-def save_atomic(content: object, path: str | Path) -> None:
-    """``torch.save``, whole or not at all."""
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+
+def save_atomic(content: object, path: str | Path, save: Callable | None = None) -> None:
+    """``torch.save``, or another ``save(content, path)``, whole or not at all.
+
+    Raises:
+        InputError: it can't be written there, as on a full disk; ``path`` is what it was before.
+    """
+    try:
+        with replacing(path) as temporary:
+            (save or torch.save)(content, temporary)
+    except (OSError, RuntimeError) as error:  # the latter is what torch makes of a failed write
+        folder = next(folder for folder in Path(path).absolute().parents if folder.is_dir())
+        free = shutil.disk_usage(folder).free / 2**20
+        raise InputError(
+            f"{path} can't be written ({str(error).splitlines()[0]}); {free:.0f} MiB are free in {folder}. Make room, "
+            "or give another place."
+        ) from error
+
+
+def save_weights(weights: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Flat ``weights``, in the format of safetensors where ``path`` ends in ``.safetensors``, else as torch has it.
+
+    Raises:
+        InputError: it can't be written there, or safetensors is not installed.
+    """
+    if Path(path).suffix == SAFETENSORS:
+        # Tensors that share memory, as some layers' do, each get their own.
+        save_atomic(
+            {key: tensor.clone().contiguous() for key, tensor in weights.items()}, path, safetensors().save_file
+        )
+    else:
+        save_atomic(dict(weights), path)
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """The content of a checkpoint, tensors and plain values only.
+    """The content of a checkpoint, tensors and plain values only: no code in it is run.
 
     Raises:
-        InputError: no such file, or not a checkpoint that is safe to read.
+        InputError: no such file, or not a checkpoint that is safe to read, or safetensors is not installed.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -37,11 +76,29 @@ def read_checkpoint(path: str | Path) -> dict:
             f"no checkpoint at {path}; train first (python -m monai.bundle run --config_file …/configs/train.json), "
             "convert a released one (tools/convert_checkpoint.py), or give its path with --checkpoints."
         )
+    load = safetensors().load_file if path.suffix == SAFETENSORS else load_tensors
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = load(path)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path} can't be read as a checkpoint of tensors ({reason}); give another file.") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path} holds a {type(content).__name__}, not weights by name; give another file.")
+    return content
+
+
+def load_tensors(path: Path) -> object:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def safetensors() -> ModuleType:
+    try:
+        from safetensors import torch as module
+    except ImportError as error:
+        raise InputError(
+            'files that end in .safetensors need safetensors: pip install "hybrid-nets[safetensors]".'
+        ) from error
+    return module
 
 
 def load_strictly(network: nn.Module, path: str | Path) -> None:
@@ -56,6 +113,11 @@ def load_strictly(network: nn.Module, path: str | Path) -> None:
 
 def fit_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: str | Path) -> None:
     """Load ``weights``, which come from ``path``; every key and shape must agree, as for :func:`load_strictly`."""
+    if not isinstance(weights, Mapping):
+        raise InputError(f"{path} holds a {type(weights).__name__} instead of weights by name; give another file.")
+    wrong = [key for key in weights if not isinstance(key, str) or not isinstance(weights[key], torch.Tensor)]
+    if wrong:
+        raise InputError(f"{path} holds something else than weights, such as {wrong[0]!r}; give another file.")
     own = network.state_dict()
     missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     differences = [f"lacks {key}" for key in missing] + [f"has an unknown {key}" for key in unknown]

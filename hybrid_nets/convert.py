@@ -89,16 +89,17 @@ def convert_released(network: nn.Module, state_dict: Mapping) -> dict[str, torch
         name = rename(key, RELEASED_KEYS[kind])
         if name is None or is_left_out_part(name, expected, RELEASED_OPTIONAL.get(kind)):
             continue
-        if is_left_out_bias(name, expected):
+        if is_left_out_bias(name, expected) and isinstance(tensor, torch.Tensor):
             left_out[name] = tensor
             continue
-        if name not in expected:
+        if name not in expected or not isinstance(tensor, torch.Tensor):
             unknown.append(key)
             continue
         converted[name] = fit(name, tensor, expected[name])
         if converted[name].shape != expected[name].shape:
             reshaped.append(f"{key} is {list(tensor.shape)}, needs {list(expected[name].shape)}")
-    fold_biases(left_out, converted, (CONVOLUTION_FOLD, *RELEASED_FOLDS.get(kind, ())))
+    if not unknown and not reshaped:
+        reshaped += fold_biases(left_out, converted, (CONVOLUTION_FOLD, *RELEASED_FOLDS.get(kind, ())))
     for name, own in expected.items():
         if name.endswith("num_batches_tracked"):  # a count of training steps, which nothing here reads
             converted.setdefault(name, torch.zeros(own.shape, dtype=own.dtype))
@@ -129,12 +130,16 @@ def released_options(kind: type[nn.Module], state_dict: Mapping) -> dict:
         return RELEASED_OPTIONS[kind](unwrap(state_dict))
     except KeyError as error:
         raise KeyError(f"not a released {kind.__name__} checkpoint: missing keys [{error}].") from error
+    except (AttributeError, IndexError) as error:
+        raise KeyError(f"not a released {kind.__name__} checkpoint: its weights have other shapes.") from error
 
 
 def unwrap(checkpoint: Mapping) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint that may be nested under ``state_dict`` and carry DataParallel's prefix."""
     state = checkpoint.get("state_dict", checkpoint)
-    return {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    if not isinstance(state, Mapping):
+        raise ValueError(f"the checkpoint's state_dict is a {type(state).__name__}, not tensors by name.")
+    return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 
 
 def rename(key: str, rules: tuple) -> str | None:
@@ -159,13 +164,23 @@ def is_left_out_bias(name: str, expected: Mapping) -> bool:
     return kind == "bias" and name not in expected and f"{layer}.weight" in expected
 
 
-def fold_biases(biases: Mapping, converted: dict[str, torch.Tensor], folds: tuple) -> None:
-    """Subtract each convolution's bias from the running means of the BatchNorms that read its output, if there are."""
+def fold_biases(biases: Mapping, converted: dict[str, torch.Tensor], folds: tuple) -> list[str]:
+    """Subtract each convolution's bias from the running means of the BatchNorms that read its output, if there are.
+
+    Returns:
+        What can't be, as the biases have other shapes.
+    """
+    reshaped = []
     for name, bias in biases.items():
         for pattern, replacement in folds:
             mean = re.sub(pattern, replacement, name)
-            if mean != name and mean in converted:
+            if mean == name or mean not in converted:
+                continue
+            if bias.shape == converted[mean].shape:
                 converted[mean] = converted[mean] - bias
+            else:
+                reshaped.append(f"{name} is {list(bias.shape)}, needs {list(converted[mean].shape)}")
+    return reshaped
 
 
 def fit(name: str, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -185,5 +200,5 @@ def fit_position(embedding: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         grid = [side] * dims if side**dims == embedding.shape[2] else like.shape[2:]
         if embedding.shape[2] == math.prod(grid):
             embedding = embedding.unflatten(2, grid)
-    fits = embedding.ndim == like.ndim and embedding.shape[:2] == like.shape[:2]
+    fits = embedding.ndim == like.ndim and embedding.shape[:2] == like.shape[:2] and embedding.is_floating_point()
     return resize_grid(embedding, like.shape[2:]) if fits else embedding

@@ -13,10 +13,11 @@ import nibabel as nib
 import numpy as np
 
 from hybrid_nets.bundle import flag
-from hybrid_nets.datalist import LazyCases, as_list
+from hybrid_nets.datalist import LazyCases
 from hybrid_nets.distributed import is_first_process
 from hybrid_nets.errors import InputError
 from hybrid_nets.folders import VOLUMES
+from hybrid_nets.grids import Grid, as_list, misfit
 
 __all__ = ["CaseFacts", "check_data", "inspect_case"]
 
@@ -115,7 +116,7 @@ def inspect_case(case: Mapping, declared: set[int], sample: int = 0) -> CaseFact
         return facts
     describe(images, facts)
     for image, file in zip([*images[1:], *labels], [*as_list(case["image"])[1:], *as_list(case["label"])]):
-        problem = misfit(images[0], image)
+        problem = misfit(*(Grid(each.shape, affine=each.affine) for each in (images[0], image)))
         if problem:
             facts.problems.append(f"{Path(file).name} {problem}")
     if len(labels) > 1 or len(labels[0].shape) != 3:
@@ -148,19 +149,6 @@ def describe(images: Sequence[nib.Nifti1Image], facts: CaseFacts) -> None:
     facts.spacing = tuple(float(nib.affines.voxel_sizes(first.affine)[axis]) for axis in order)
     facts.orientation = "".join(nib.aff2axcodes(first.affine))
     facts.channels = sum(image.shape[3] if len(image.shape) > 3 else 1 for image in images)
-
-
-def misfit(image: nib.Nifti1Image, other: nib.Nifti1Image) -> str | None:
-    """How the grid of ``other`` differs from that of ``image``."""
-    if other.shape[:3] != image.shape[:3]:
-        return f"has the shape {other.shape[:3]}, its image {image.shape[:3]}; resample one to the other's grid."
-    sides = nib.affines.voxel_sizes(image.affine)
-    corners = np.array(np.meshgrid(*[(0, side - 1) for side in image.shape[:3]])).reshape(3, -1).T
-    places = [nib.affines.apply_affine(grid.affine, corners) for grid in (image, other)]
-    off = float(np.linalg.norm(places[0] - places[1], axis=1).max())
-    if off > 0.1 * sides.min():
-        return f"lies up to {off:.3g} mm from its image though the voxels are as many; correct its affine."
-    return None
 
 
 def read_voxels(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 from monai.data import partition_dataset
 
-from hybrid_nets.conventions import channel_order, label_mapping
 from hybrid_nets.errors import InputError
-from hybrid_nets.folders import PICTURES, VOLUMES, scan_folders
+from hybrid_nets.folders import scan_folders
+from hybrid_nets.grids import as_list, check_grids
+from hybrid_nets.listing import read_json, read_meaning, read_section
 
 __all__ = ["Cases", "LazyCases", "find_cases"]
 
@@ -67,7 +67,8 @@ def find_cases(
         other_labels: value of labels that the data set names and the bundle doesn't know; None refuses them.
 
     Raises:
-        InputError: no data set there, no cases in it, a missing file or channel, images that aren't of one grid.
+        InputError: no data set there, no cases in it, a missing file or channel, files of a case that aren't of one
+            grid; with ``split`` also a case without a reference, and one in training and in validation.
     """
     if dataset_dir is None:
         raise InputError("no data set; give its folder with --dataset_dir.")
@@ -96,7 +97,10 @@ def find_cases(
     if split and training and not validation:
         training, validation = draw_fold(training, fold, num_folds, seed)
     cases = Cases(training, validation, test)
-    check_cases(cases, channels)
+    if split:
+        check_split(cases)
+    for case in [*training, *validation, *test]:
+        check_grids(case, channels, with_label=split)
     return cases
 
 
@@ -113,43 +117,6 @@ class LazyCases:
         if name not in ("training", "validation", "test", "to_segment"):
             raise AttributeError(name)
         return getattr(self.found(), name)
-
-
-def read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); mend it or give another datalist.") from error
-    if not isinstance(content, dict):
-        raise InputError(f'{path} must be an object with a "training" or a "test" list, as MSD\'s dataset.json.')
-    return content
-
-
-def read_meaning(
-    content: dict, channels: Sequence[str] | None, names: dict[int, str] | None, other_labels: int | None
-) -> dict:
-    """What a data list says of channels and labels, in terms of the bundle's; every case gets it."""
-    meaning: dict = {}
-    modality = content.get("modality", content.get("channel_names"))
-    if channels and modality:
-        meaning["channel_order"] = channel_order([modality[key] for key in sorted(modality, key=int)], channels)
-    if names and content.get("labels"):
-        stated = content["labels"].items()
-        if any(isinstance(value, int) for _, value in stated):  # nnU-Net maps names to values, MSD values to names
-            stated = [(value, name) for name, value in stated]
-        meaning["label_values"] = label_mapping({int(value): name for value, name in stated}, names, other_labels)
-    return meaning
-
-
-def read_section(content: dict, section: str, root: Path) -> list[dict]:
-    """The cases that a data list has under ``section``, with paths that start at ``root``."""
-
-    def resolve(file: str | Sequence[str]) -> str | list[str]:
-        return str(root / file) if isinstance(file, str) else [str(root / part) for part in file]
-
-    listed = [{"image": item} if isinstance(item, str) else dict(item) for item in content.get(section, [])]
-    paths = [{key: resolve(item[key]) for key in ("image", "label") if key in item} for item in listed]
-    return [{**item, **found} for item, found in zip(listed, paths)]
 
 
 def draw_fold(training: list[dict], fold: int, num_folds: int, seed: int) -> tuple[list[dict], list[dict]]:
@@ -170,57 +137,17 @@ def draw_fold(training: list[dict], fold: int, num_folds: int, seed: int) -> tup
     return [case for i, part in enumerate(folds) if i != fold for case in part], folds[fold]
 
 
-def check_cases(cases: Cases, channels: Sequence[str] | None) -> None:
-    """Read every file's header, which is quick, so that a bad file shows now and not in the tenth epoch."""
-    for case in [*cases.training, *cases.validation, *cases.test]:
-        files, labels = (as_list(case.get(key, [])) for key in ("image", "label"))
-        grids = [read_grid(file) for file in files]
-        if None in grids:
-            continue
-        shape, count = grids[0]
-        if any(grid[0] != shape for grid in grids):
-            found = {file: grid[0] for file, grid in zip(files, grids)}
-            raise InputError(f"the images of one case differ in shape: {found}; resample them to one grid.")
-        count = len(files) if len(files) > 1 else count
-        needed = max(case["channel_order"]) + 1 if "channel_order" in case else len(channels or [0])
-        if count not in (None, needed):
-            wanted = f"{needed} ({', '.join(channels)}, in this order)" if channels else "1"
-            raise InputError(f"{files[0]} has {count} channel{'s' * (count != 1)}, the network takes {wanted}.")
-        for label in labels:
-            grid = read_grid(label)
-            if grid is not None and grid[0] != shape:
-                raise InputError(f"{label} has shape {grid[0]}, its image {shape}; resample one to the other's grid.")
-
-
-def as_list(files: str | list[str]) -> list[str]:
-    return [files] if isinstance(files, str) else list(files)
-
-
-def read_grid(file: str) -> tuple[tuple[int, ...], int | None] | None:
-    """Spatial shape and number of channels of a NIfTI file; of a picture, whose channels can be adapted, the shape.
-
-    None for other formats, which MONAI reads later.
-    """
-    if not Path(file).exists():
-        raise InputError(f"{file} does not exist; correct the data list or dataset_dir.")
-    kind = next((kind for kind in (VOLUMES, PICTURES) if file.lower().endswith(kind)), None)
-    try:
-        if kind is VOLUMES:
-            shape = nib.load(file).shape
-            return shape[:3], shape[3] if len(shape) > 3 else 1
-        return (picture_shape(file), None) if kind is PICTURES else None
-    except Exception as error:
-        name = "NIfTI" if kind is VOLUMES else "a picture"
-        raise InputError(f"{file} can't be read as {name} ({error}); mend or remove it.") from error
-
-
-def picture_shape(file: str) -> tuple[int, ...]:
-    """Width and height, and more for a stack, from the header."""
-    import itk  # takes seconds, which data sets of volumes need not wait for
-
-    reader = itk.ImageIOFactory.CreateImageIO(file, itk.CommonEnums.IOFileMode_ReadMode)
-    if reader is None:
-        raise ValueError("not the format that its name says")
-    reader.SetFileName(file)
-    reader.ReadImageInformation()
-    return tuple(reader.GetDimensions(axis) for axis in range(reader.GetNumberOfDimensions()))
+def check_split(cases: Cases) -> None:
+    """Refuse a case without a reference, or one that is trained on and validated with."""
+    for case in [*cases.training, *cases.validation]:
+        if "label" not in case:
+            raise InputError(
+                f"{as_list(case['image'])[0]} has no label map in the data list; add it, or list it as test."
+            )
+    trained = {os.path.realpath(file) for case in cases.training for file in as_list(case["image"])}
+    for case in cases.validation:
+        for file in as_list(case["image"]):
+            if os.path.realpath(file) in trained:
+                raise InputError(
+                    f"{file} is in training and in validation, which would flatter the network; list it once."
+                )

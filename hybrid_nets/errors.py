@@ -33,8 +33,8 @@ def find_input_error(error: BaseException | None) -> str | None:
 def show_short_errors() -> None:
     """From now on, end on an InputError with ``error: …`` on one line and exit status 1, not with a traceback.
 
-    Set the environment variable ``HYBRID_NETS_TRACEBACK=1`` to see the traceback as well. The bundles call this when
-    they start; other errors, and programs that import this package, are left alone.
+    Nor is there one after Ctrl+C. Set the environment variable ``HYBRID_NETS_TRACEBACK=1`` to see it as well. The
+    bundles call this when they start; other errors, and programs that import this package, are left alone.
     """
     previous = sys.excepthook
     if previous.__module__ == __name__:
@@ -42,7 +42,8 @@ def show_short_errors() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         message = find_input_error(error)
-        if message is None or os.environ.get("HYBRID_NETS_TRACEBACK"):
+        expected = message is not None or issubclass(kind, KeyboardInterrupt)
+        if not expected or os.environ.get("HYBRID_NETS_TRACEBACK"):
             previous(kind, error, traceback)
         if message is not None:
             print(f"\nerror: {message}", file=sys.stderr)  # a progress bar may have left its line open

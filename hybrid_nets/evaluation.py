@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -17,6 +16,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surf
 
 from hybrid_nets.atomic import replacing
 from hybrid_nets.distributed import gather, is_first_process, rank_and_count
+from hybrid_nets.tables import write_csv
 
 __all__ = ["CaseMetrics", "ClassDice", "summarize"]
 
@@ -28,6 +28,8 @@ UNITS = ("mm", "px")
 class ClassDice:
     """Evaluator handler that adds ``val_dice_<class>`` to the engine's metrics, the mean over cases with that class.
 
+    Of a class that no case has it is NaN, not a number that looks like a bad result.
+
     Args:
         class_names: names of the channels of ``pred`` and ``label``, ``(c, *)``; ``background`` is left out.
     """
@@ -37,8 +39,16 @@ class ClassDice:
 
     def attach(self, engine: Engine) -> None:
         for name, channel in self.channels.items():
-            metric = MeanDice(include_background=True, output_transform=partial(select_channel, channel=channel))
+            metric = DefinedDice(include_background=True, output_transform=partial(select_channel, channel=channel))
             metric.attach(engine, f"val_dice_{name.replace(' ', '_')}")
+
+
+class DefinedDice(MeanDice):
+    """MONAI's ``MeanDice``, which gives 0 where there is no case to average over; this gives NaN."""
+
+    def compute(self) -> object:
+        found = super().compute()
+        return math.nan if bool(torch.isnan(self.metric_fn.get_buffer()).all()) else found
 
 
 def foreground(class_names: Sequence[str]) -> dict[str, int]:
@@ -118,10 +128,8 @@ class CaseMetrics:
         if not self.rows or not is_first_process():
             return
         rows = [{**row, "case": Path(row["case"]).name} for row in self.rows]
-        with replacing(self.output_dir / "metrics.csv") as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in rows)
+        known = ({key: "" if value != value else value for key, value in row.items()} for row in rows)
+        write_csv(self.output_dir / "metrics.csv", list(rows[0]), known)
         summary = summarize(rows, self.channels, self.metrics)
         with replacing(self.output_dir / "summary.json") as temporary:
             temporary.write_text(json.dumps(summary, indent=2) + "\n")

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from hybrid_nets.atomic import replacing
 from hybrid_nets.distributed import is_first_process
+from hybrid_nets.errors import InputError
 
 __all__ = ["HistoryHandler"]
 
@@ -28,7 +29,8 @@ class HistoryHandler:
     if it was validated. A resumed training goes on after the epoch that it resumes from; one that starts anew keeps
     the table it finds as ``history_previous.csv``. Of several processes the first one writes, its own loss.
 
-    Stands after the ``CheckpointHandler``, which says where to go on, and the ``ValidationHandler``.
+    Stands after the ``ValidationHandler`` and before the ``CheckpointHandler``: a training that is killed between the
+    two makes the epoch again, and its row.
 
     Args:
         output_dir: folder of the two files.
@@ -42,7 +44,7 @@ class HistoryHandler:
         self.rows: list[dict] = []
         self.losses: list[float] = []
         self.learning_rate = math.nan
-        self.validated = False
+        self.validated, self.begun = False, False
 
     def attach(self, engine: Engine) -> None:
         if not is_first_process():
@@ -54,14 +56,21 @@ class HistoryHandler:
         engine.add_event_handler(Events.COMPLETED, self.draw)
         self.evaluator.add_event_handler(Events.COMPLETED, self.note_validation)
 
-    def start(self, engine: Engine) -> None:
-        if not engine.state.epoch and self.file.is_file():
-            self.file.replace(self.file.with_stem("history_previous"))
-        self.rows = [row for row in read_rows(self.file) if int(row["epoch"]) <= engine.state.epoch]
+    def start(self, _: Engine) -> None:
+        self.begun = False  # only in its first epoch is it known where a resumed training goes on
 
-    def start_epoch(self, _: Engine) -> None:
+    def start_epoch(self, engine: Engine) -> None:
+        if not self.begun:
+            self.begin(engine.state.epoch - 1)
         self.losses = []
         self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
+
+    def begin(self, done: int) -> None:
+        """Go on after epoch ``done``, with the rows up to it."""
+        if not done and self.file.is_file():
+            self.file.replace(self.file.with_stem("history_previous"))
+        self.rows = [row for row in read_rows(self.file) if int(row["epoch"]) <= done]
+        self.begun = True
 
     def note_loss(self, engine: Engine) -> None:
         self.losses.append(float(engine.state.output[0]["loss"]))
@@ -79,6 +88,8 @@ class HistoryHandler:
         write_rows(self.file, self.rows)
 
     def draw(self, _: Engine) -> None:
+        if not self.begun:
+            return  # there was no epoch to train
         try:
             draw_curves(self.picture, self.rows)
         except ImportError:
@@ -86,10 +97,21 @@ class HistoryHandler:
 
 
 def read_rows(file: Path) -> list[dict]:
+    """The rows of ``file``, none if there is no such file.
+
+    Raises:
+        InputError: it is not the table of a training.
+    """
     if not file.is_file():
         return []
-    with open(file, newline="", encoding="utf-8") as content:
-        return [row for row in csv.DictReader(content) if str(row.get("epoch", "")).isdigit()]
+    try:
+        with open(file, newline="", encoding="utf-8") as content:
+            rows = list(csv.DictReader(content))
+        for row in rows:
+            int(row["epoch"]), [float(value or 0) for value in row.values()]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise InputError(f"{file} is not the table of a training ({error}); move it elsewhere to go on.") from error
+    return rows
 
 
 def write_rows(file: Path, rows: Sequence[dict]) -> None:

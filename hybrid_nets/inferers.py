@@ -9,16 +9,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from monai.data.utils import compute_importance_map, dense_patch_slices
-from monai.inferers import SlidingWindowInferer
+from monai.inferers import SliceInferer, SlidingWindowInferer
 from monai.inferers.utils import _get_scan_interval
 from monai.transforms.utils import generate_spatial_bounding_box
 from monai.utils import convert_to_dst_type, ensure_tuple_rep, fall_back_tuple
 from tqdm import tqdm
 
+from hybrid_nets.bundle import flag
 from hybrid_nets.distributed import is_first_process
 from hybrid_nets.errors import InputError
 
-__all__ = ["SlabInferer"]
+__all__ = ["SlabInferer", "SlabSliceInferer", "labels_only"]
 
 Window = tuple[slice, ...]
 
@@ -130,6 +131,51 @@ class SlabInferer(SlidingWindowInferer):
                 slab.add(window, (logits * weight).to(logits.dtype).to(device), weight.to(device))
         slab.finish()
         return out[inside]
+
+
+class SlabSliceInferer(SliceInferer, SlabInferer):
+    """MONAI's ``SliceInferer``, a 2-D network slice by slice over a volume, with the options of :class:`SlabInferer`.
+
+    Args:
+        spatial_dim: the axis that slices are cut across; memory is least with the same ``slab_dim``.
+        args: ``roi_size`` of two sides, then as for :class:`SlabInferer`.
+        kwargs: the same, by name.
+
+    Example::
+
+        >>> inferer = SlabSliceInferer(2, (16, 16), slab_dim=2, reduce="argmax")
+        >>> inferer(torch.ones(1, 1, 16, 16, 5), lambda x: torch.cat([-x, x], 1)).sum()
+        tensor(1280)
+    """
+
+
+def labels_only(low_memory: object, save_probabilities: object, labels: Mapping, out_channels: int) -> bool:
+    """What ``low_memory`` of a bundle says, refused where labels can't be read from the largest channel.
+
+    Args:
+        low_memory: keep the labels of a volume alone, not its logits; restore them to nearest neighbours.
+        save_probabilities: whether probabilities shall be saved.
+        labels: names of the values of a label map, background included.
+        out_channels: of the network.
+
+    Raises:
+        InputError: ``low_memory`` and probabilities are wanted, or the network has not one channel for each label.
+
+    Example::
+
+        >>> labels_only("true", False, {"0": "background", "1": "liver"}, 2)
+        True
+    """
+    if not flag(low_memory):
+        return False
+    if flag(save_probabilities):
+        raise InputError("low_memory keeps no probabilities; set low_memory or save_probabilities to false.")
+    if not 1 < out_channels == len(labels):
+        raise InputError(
+            f"low_memory needs one output channel for each label, and here are {out_channels} for {len(labels)} "
+            "labels; set low_memory to false."
+        )
+    return True
 
 
 class Slab:

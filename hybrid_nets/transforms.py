@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data.utils import to_affine_nd
 from monai.transforms import MapTransform
-from monai.transforms import Spacingd as MonaiSpacingd
 
 from hybrid_nets.errors import InputError
 
-__all__ = ["CheckImaged", "Spacingd", "StandardizeChannelsd", "StandardizeLabelsd"]
+__all__ = ["CheckImaged", "StandardizeChannelsd", "StandardizeLabelsd"]
 
 
 class StandardizeChannelsd(MapTransform):
@@ -43,7 +47,8 @@ class CheckImaged(MapTransform):
         channels: how many channels each must have, or their names in order.
 
     Raises:
-        InputError: another number of channels, or voxels that are NaN or infinite; names the file.
+        InputError: another number of channels, voxels that are NaN or infinite, or a NIfTI header whose pixdim and
+            sform disagree; names the file.
     """
 
     def __init__(self, keys: KeysCollection, channels: int | Sequence[str], allow_missing_keys: bool = False) -> None:
@@ -55,6 +60,7 @@ class CheckImaged(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             image = d[key]
+            check_place(image)
             if image.shape[0] != self.count:
                 wanted = f"{self.count} ({', '.join(self.names)}, in this order)" if self.names else f"{self.count}"
                 raise InputError(f"{source(image)} has {image.shape[0]} channel(s), the network takes {wanted}.")
@@ -117,15 +123,25 @@ def recode(label: torch.Tensor, mapping: Mapping[int, int]) -> torch.Tensor:
     return out
 
 
-class Spacingd(MonaiSpacingd):
-    """MONAI's ``Spacingd``, which from 1.6 fails on cases that hold text under a key such as ``image_path``.
+def check_place(image: torch.Tensor) -> None:
+    """Refuse a NIfTI image that MONAI's reader has moved.
 
-    It takes every entry whose key starts with ``image_`` for a dictionary of the image's header. MONAI Label puts the
-    path of the file there. Here entries other than ``keys`` pass untouched.
+    Where pixdim disagrees with the sform, MONAI replaces the sform by the qform without a word, also by one that was
+    never set. Other programs go by the sform.
     """
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
-        return {**data, **super().__call__({key: data[key] for key in self.keys if key in data}, lazy)}
+    file, taken = source(image), getattr(image, "meta", {}).get("original_affine")
+    if taken is None or not file.lower().endswith((".nii", ".nii.gz")) or not Path(file).is_file():
+        return
+    header = nib.load(file).header
+    stated = header.get_best_affine()
+    corners = np.array(list(product(*((0, side) for side in (*image.shape[1:], 1)[:3]), (1,))))
+    sides = nib.affines.voxel_sizes(stated)
+    if np.abs(corners @ (stated - to_affine_nd(3, taken)).T).max() > 0.1 * sides.min():
+        by_pixdim, by_form = (" x ".join(f"{side:.4g}" for side in sizes) for sizes in (header.get_zooms()[:3], sides))
+        raise InputError(
+            f"{file} contradicts itself: its voxels' sides in mm are {by_pixdim} by its pixdim, and {by_form} by its "
+            "sform; correct the wrong one."
+        )
 
 
 def source(image: torch.Tensor) -> str:

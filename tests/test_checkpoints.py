@@ -20,13 +20,13 @@ from hybrid_nets.checkpoints import Ensemble, load_strictly, save_atomic
 
 
 def make_training(
-    folder: Path, scores: list[float], interval: int = 1, **options: object
+    folder: Path, scores: list[float], interval: int = 1, length: int = 6, rate: float = 0.1, **options: object
 ) -> tuple[Engine, CheckpointHandler]:
     """A training of one weight with noise from the global generator, validated by given scores."""
     torch.manual_seed(99)
     network = torch.nn.Linear(3, 1)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=length)
     evaluator = Engine(lambda engine, batch: None)
     evaluator.state.key_metric_name = "dice"
 
@@ -66,6 +66,29 @@ def test_resumed_training_equals_an_undisturbed_one(tmp_path: Path) -> None:
         ours, reference = (torch.load(tmp_path / folder / name, weights_only=True) for folder in "ba")
         ours, reference = ours.get("model", ours), reference.get("model", reference)
         assert all(torch.equal(ours[k], reference[k]) for k in reference)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.01])
+def test_more_epochs_go_on_along_the_longer_schedule(rate: float, tmp_path: Path) -> None:
+    """A finished cosine ends at a rate of 0, which nothing is learned with; the options given now count."""
+    first, _ = make_training(tmp_path / "a", [0.1] * 8, length=4)
+    first.run(DATA, max_epochs=4)
+    more, handler = make_training(tmp_path / "a", [0.1] * 8, length=8, rate=rate, resume=True)
+    whole, other = make_training(tmp_path / "b", [0.1] * 8, length=8, rate=rate)
+    rates: list[list[float]] = [[], []]
+    for trainer, training, seen in zip((more, whole), (handler, other), rates):
+        trainer.add_event_handler(
+            Events.EPOCH_STARTED, lambda _, t=training, s=seen: s.append(t.optimizer.param_groups[0]["lr"])
+        )
+        trainer.run(DATA, max_epochs=8)
+    assert rates[0] == rates[1][4:] and rates[0][0] == pytest.approx(rate / 2)
+
+
+def test_a_finished_training_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_training(tmp_path, [0.1] * 2)[0].run(DATA, max_epochs=2)
+    trainer, _ = make_training(tmp_path, [0.1] * 2, resume=True)
+    trainer.run(DATA, max_epochs=2)
+    assert "It has all of the 2 epochs: for more give --epochs" in caplog.text
 
 
 def test_model_is_the_best_validated_one(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Convert a checkpoint of the authors' released code to one that a bundle here uses.
 
     python tools/convert_checkpoint.py IN OUT --bundle bundles/glims
+    python tools/convert_checkpoint.py models/model.pt models/model.safetensors
 
 Reads IN without running anything in it (tensors only), checks every key and shape, writes OUT (flat weights, replaced
-as a whole), and prints the options with which the bundle uses it.
+as a whole), and prints the options with which the bundle uses it. OUT may end in .safetensors, a format that can't hold
+code. Without --bundle, IN is a checkpoint of a bundle here, and its weights are written as they are.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from monai.bundle import ConfigParser
 
 from hybrid_nets import InputError, convert_released
 from hybrid_nets.bundle import task_overlays
-from hybrid_nets.checkpoints import read_checkpoint, save_atomic
+from hybrid_nets.checkpoints import read_checkpoint, save_weights
 from hybrid_nets.convert import released_options
 
 
-def convert_checkpoint(source: str, target: str, bundle: str) -> None:
+def convert_checkpoint(source: str, target: str, bundle: str | None = None) -> None:
     """Convert SOURCE, a released checkpoint, to TARGET, for the bundle in folder BUNDLE."""
+    if bundle is None:
+        change_format(source, target)
+        return
     inference = Path(bundle) / "configs" / "inference.json"
     if not inference.is_file():
         raise InputError(f"{bundle} is not a bundle: it has no configs/inference.json.")
@@ -34,7 +39,7 @@ def convert_checkpoint(source: str, target: str, bundle: str) -> None:
         parser = read_configs(files, {**options, "device": "cpu"})
         with torch.device("meta"):  # shapes are all that is needed
             network = parser.get_parsed_content("network_def")
-        save_atomic(convert_released(network, content), target)
+        save_weights(convert_released(network, content), target)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{source}: {error.args[0]}") from error
     names = [file.as_posix() for file in files]
@@ -45,6 +50,15 @@ def convert_checkpoint(source: str, target: str, bundle: str) -> None:
         f"    python -m monai.bundle run --config_file {config} "
         f"--checkpoints \"['{Path(target).resolve().as_posix()}']\"{overrides}"
     )
+
+
+def change_format(source: str, target: str) -> None:
+    content = read_checkpoint(source)
+    weights = content.get("model", content)
+    if not weights or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+        raise InputError(f"{source} is no checkpoint of a bundle here; for a released one say which: --bundle FOLDER.")
+    save_weights(weights, target)
+    print(f"wrote {target}; use it with --checkpoints \"['{Path(target).resolve().as_posix()}']\"")
 
 
 def read_configs(files: list[Path], options: dict) -> ConfigParser:

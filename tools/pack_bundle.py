@@ -89,6 +89,7 @@ python -m monai.bundle run --config_file {name}/configs/inference.json \\
     --dataset_dir /data/new_scans --output_dir /data/results
 ```
 {choices}
+Running it runs code: its own, and what its configs say. Do so only if you trust whoever gave it to you.
 Commands below that name `tools/` need the repository of hybrid-nets.
 """
 
@@ -320,7 +321,9 @@ def keep_link(link: re.Match, folder: Path, target: Path) -> str:
     """A link to a picture, which is copied; of a link to another file of the repository only the text."""
     if not link[1]:
         return link[2]
-    source = folder / "docs" / link[3]
+    source = (folder / "docs" / link[3]).resolve()
+    if not source.is_relative_to(ROOT) and not source.is_relative_to(folder.resolve()):
+        raise InputError(f"{folder}/docs/README.md shows {link[3]}, which lies outside the bundle; it is not packed.")
     write(target / "docs" / source.name, source.read_bytes())
     return f"![{link[2]}](docs/{source.name})"
 
@@ -376,6 +379,8 @@ def write_zip(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
     """A zip without times, owners or compression, whose bytes depend on nothing but ``files``."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, content in files:
+            if name.startswith("/") or ".." in name.split("/"):
+                raise InputError(f"{name} would be unpacked outside the folder that the zip is unpacked to.")
             info = zipfile.ZipInfo(name)
             info.create_system, info.external_attr = 3, 0o644 << 16  # as on Unix, whatever this is
             archive.writestr(info, content)

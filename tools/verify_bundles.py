@@ -8,6 +8,8 @@ Prints a line per check and ends with exit status 1 if any failed. Options other
 
 --exports: which ways out of Python are tried and compared with the network itself, of script, export and onnx;
     "script" falls back on a trace where the network says that it can't be scripted.
+--strict: first list all that a bundle could run and the bundles of this repository don't (tools/bundle_code.py), and
+    end there if there is anything, before any of it is run. For bundles of others.
 --exact_versions: also fail where metadata.json names other versions than are installed here; without it that is a note.
 """
 
@@ -32,6 +34,7 @@ import monai.bundle
 import onnxruntime
 import torch
 import yaml
+from bundle_code import unknown_code
 from monai.bundle import ConfigParser, ConfigWorkflow
 from torch import nn
 
@@ -281,7 +284,11 @@ EXPORTS = {"script": check_script, "export": check_export, "onnx": check_onnx}
 
 
 def verify_bundles(
-    *bundles: str, exports: str | tuple[str, ...] = tuple(EXPORTS), exact_versions: bool = False, **options: object
+    *bundles: str,
+    exports: str | tuple[str, ...] = tuple(EXPORTS),
+    exact_versions: bool = False,
+    strict: bool = False,
+    **options: object,
 ) -> None:
     """Check BUNDLES, all in bundles/ if none is named; OPTIONS set keys of their configs."""
     wanted = [exports] if isinstance(exports, str) else list(exports)
@@ -290,6 +297,8 @@ def verify_bundles(
         raise SystemExit(f"error: --exports takes {', '.join(EXPORTS)}, got {', '.join(unknown)}.")
     folders = [Path(b).resolve() for b in bundles] or sorted(f.parent for f in (ROOT / "bundles").glob("*/configs"))
     problems = 0
+    if strict:
+        refuse_unknown_code(folders)
     for folder in folders:
         for check in (*CHECKS, *(EXPORTS[name] for name in wanted)):
             found = run_check(check, Bundle(folder, options))
@@ -301,6 +310,16 @@ def verify_bundles(
             problems += len(found)
     print(f"{problems} problem(s) in {len(folders)} bundle(s)")
     if problems:
+        sys.exit(1)
+
+
+def refuse_unknown_code(folders: list[Path]) -> None:
+    """Before anything of the bundles is run, end if they have code that ours don't."""
+    found = {folder.name: unknown_code(folder) for folder in folders}
+    for name, unknown in found.items():
+        print(f"{'FAIL' if unknown else 'ok  '}  {name}: code", *(f"        {text}" for text in unknown), sep="\n")
+    if any(found.values()):
+        print(f"{sum(map(len, found.values()))} piece(s) of code that are not known; nothing was run")
         sys.exit(1)
 
 

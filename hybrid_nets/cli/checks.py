@@ -8,6 +8,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -17,10 +18,13 @@ from hybrid_nets.cli.cases import Case
 from hybrid_nets.errors import InputError, find_input_error
 from hybrid_nets.folders import VOLUMES
 
-__all__ = ["check_files", "explain", "stops_everything"]
+__all__ = ["check_content", "check_files", "explain", "stops_everything"]
 
 # Copies of the image as 32-bit numbers that reading and preparing takes, at least.
 COPIES = 3
+# Codes of units of length in NIfTI headers; 2 is mm, and 0, which most programs write, is taken for it.
+UNITS = {1: "metres", 3: "micrometres"}
+CHUNK = 2**20
 
 
 def check_files(case: Case) -> None:
@@ -75,10 +79,40 @@ def read_header(file: str) -> nib.Nifti1Image:
         raise InputError(
             f"{path.name} has a singular affine, so its voxels lie nowhere; mend its header (sform, qform)."
         )
-    stored = image.dataobj.offset + int(np.prod(shape, dtype=object)) * kind.itemsize
+    unit = UNITS.get(int(image.header["xyzt_units"]) & 7)
+    if unit:
+        raise InputError(f"{path.name} states its lengths in {unit}; convert its header to mm.")
+    stored = stored_bytes(image)
     if not file.lower().endswith(".gz") and path.stat().st_size < stored:
         raise InputError(f"{path.name} is truncated: {path.stat().st_size} of {stored} bytes; copy it again.")
     return image
+
+
+def stored_bytes(image: nib.Nifti1Image) -> int:
+    """How long the image's file is before compression, by its header."""
+    return image.dataobj.offset + int(np.prod(image.shape, dtype=object)) * image.get_data_dtype().itemsize
+
+
+def check_content(case: Case) -> None:
+    """Refuse compressed volumes that are damaged, or shorter than their headers say.
+
+    nibabel stops at the last voxel, so it never sees the checksum behind it, and most flipped bits pass as grey values.
+    Little of a file is in memory at a time.
+
+    Raises:
+        InputError: says which file.
+    """
+    for file in case.image:
+        if not file.lower().endswith(".nii.gz"):
+            continue
+        name, needed = Path(file).name, stored_bytes(read_header(file))
+        try:
+            with gzip.open(file) as content:
+                found = sum(map(len, iter(partial(content.read, CHUNK), b"")))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(f"{name} is truncated or damaged ({first_line(error)}); copy it again.") from error
+        if found < needed:
+            raise InputError(f"{name} holds {found} bytes, its header promises {needed}; copy it again.")
 
 
 def check_file(path: Path) -> None:

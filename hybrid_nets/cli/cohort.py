@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from hybrid_nets import __version__
 from hybrid_nets.cli.cases import Case
-from hybrid_nets.cli.checks import check_files, explain, stops_everything
+from hybrid_nets.cli.checks import check_content, check_files, explain, stops_everything
 from hybrid_nets.cli.model import BundleModel
 from hybrid_nets.cli.records import Claim, Records
 from hybrid_nets.cli.tables import measure
@@ -126,6 +126,7 @@ class Cohort:
 
     def read(self, case: Case) -> dict:
         check_files(case)
+        check_content(case)
         return self.model.load(case)
 
     def write(self, case: Case, item: dict) -> None:

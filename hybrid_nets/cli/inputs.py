@@ -55,12 +55,19 @@ def scan_folder(root: Path, wanted: Wanted) -> tuple[list[Case], list[str]]:
     if dicom:
         return series_cases(dicom, wanted)
     images, notes = leave_out_labels(root, files)
+    notes += note_links(root)
     if not images:
         what = "pictures (PNG, JPEG, TIFF, BMP)" if wanted.pictures else "NIfTI files or DICOM series"
         raise InputError(f"there are no {what} to segment in {root}.")
     grouped = [group for folder in sorted({f.parent for f in images}) for group in group_folder(folder, images, wanted)]
     names = file_names([str(group[0]) for group in grouped], root)
     return [make_case(name, group, wanted) for name, group in zip(names, grouped)], notes
+
+
+def note_links(root: Path) -> list[str]:
+    """Links to files are read; those to folders may lead in circles."""
+    count = sum(os.path.islink(os.path.join(folder, name)) for folder, names, _ in os.walk(root) for name in names)
+    return [f"{count} link(s) to folders are not followed; give these folders with -i."] if count else []
 
 
 def leave_out_labels(root: Path, files: Sequence[Path]) -> tuple[list[Path], list[str]]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hybrid_nets.atomic import replacing
+from hybrid_nets.atomic import remove_leftovers, replacing
 from hybrid_nets.cli.cases import Case
 from hybrid_nets.errors import InputError
 
@@ -97,10 +96,8 @@ class Records:
     def remove_leftovers(self, outputs: list[str]) -> None:
         """What a killed process left under temporary names; for who holds the claim."""
         for name in outputs:
-            path = self.output / name
-            for leftover in siblings(path):
-                with contextlib.suppress(OSError):
-                    leftover.unlink()
+            with contextlib.suppress(OSError):
+                remove_leftovers(self.output / name)
 
 
 class Claim:
@@ -127,16 +124,6 @@ class Claim:
     def release(self) -> None:
         self.path.unlink(missing_ok=True)
         self.handle.close()
-
-
-def siblings(path: Path) -> Iterator[Path]:
-    """Temporary names of ``path``, as :func:`hybrid_nets.atomic.replacing` makes them."""
-    if path.parent.is_dir():
-        yield from (entry for entry in path.parent.iterdir() if is_temporary(entry.name, path.name))
-
-
-def is_temporary(name: str, final: str) -> bool:
-    return name.startswith(".") and name.endswith(f"-{final}") and name[1 : -len(final) - 1].isdigit()
 
 
 def read(file: Path) -> dict:

@@ -14,7 +14,7 @@ from hybrid_nets.errors import InputError
 __all__ = ["describe", "report"]
 
 # How many of the failures are shown at the end; all are in failures.csv.
-SHOWN = 20
+SHOWN = 100
 
 
 def describe(cases: Sequence[Case], model: BundleModel, records: Records, dicom_seg: bool) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from hybrid_nets.atomic import replacing
 from hybrid_nets.cli.records import Records
+from hybrid_nets.tables import write_csv
 
 __all__ = ["measure", "write_tables"]
 
@@ -47,24 +45,3 @@ def write_tables(records: Records) -> None:
         write_csv(records.output / "failures.csv", FAILURES, failures)
     else:
         (records.output / "failures.csv").unlink(missing_ok=True)
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> None:
-    with (
-        replacing(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as f,
-    ):
-        writer = csv.DictWriter(f, fieldnames=columns)
-        writer.writeheader()
-        writer.writerows({key: harmless(value) for key, value in row.items()} for row in rows)
-
-
-def harmless(value: object) -> object:
-    """Text that a spreadsheet takes for text: what begins like a formula gets an apostrophe.
-
-    Example::
-
-        >>> harmless("=1+1"), harmless("scan"), harmless(-1.5)
-        ("'=1+1", 'scan', -1.5)
-    """
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else value

@@ -40,7 +40,8 @@ def write_segmentation(
         version: of the algorithm.
 
     Raises:
-        InputError: the labels don't fit the series, or what was written reads back as something else.
+        InputError: the labels don't fit the series, tags of which the segmentation takes over are broken, or what was
+            written reads back as something else.
     """
     if labels.shape != series.shape:
         raise InputError(f"the label map has shape {labels.shape}, the series {series.shape}.")
@@ -51,7 +52,13 @@ def write_segmentation(
     sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in series.files]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values in the source that are not as the standard has them
-        written = build(segments, sources, list(names.values()), algorithm, version)
+        try:
+            written = build(segments, sources, list(names.values()), algorithm, version)
+        except Exception as error:  # its text may repeat the patient's tags
+            raise InputError(
+                "no DICOM segmentation can be made of it: some of its tags, such as dates, are not as the standard has "
+                "them; correct them, or leave the segmentation out with --nodicom_seg."
+            ) from error
         with replacing(path) as temporary:
             written.save_as(temporary)
             found, affine = read_segmentation(temporary, sources)

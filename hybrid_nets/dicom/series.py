@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -82,14 +84,18 @@ def read_groups(files: Iterable[Path]) -> tuple[dict[str, list[Any]], list[str]]
         import pydicom
     except ImportError as error:
         raise InputError('DICOM needs pydicom and highdicom: pip install "hybrid-nets[dicom]".') from error
+    # What it has to say of values that are not as the standard has them repeats these, the patient's among them.
+    logging.getLogger("pydicom").setLevel(logging.ERROR)
     groups: dict[str, dict[str, Any]] = defaultdict(dict)
     unreadable = 0
     for file in files:
         try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
-            header.path = str(file)
-            if "SeriesInstanceUID" in header:  # a DICOMDIR has none
-                groups[str(header.SeriesInstanceUID)].setdefault(str(header.SOPInstanceUID), header)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
+                header.path = str(file)
+                if "SeriesInstanceUID" in header:  # a DICOMDIR has none
+                    groups[str(header.SeriesInstanceUID)].setdefault(str(header.SOPInstanceUID), header)
         except Exception:  # whatever is in a broken file
             unreadable += 1
     notes = [f"{unreadable} DICOM file(s) skipped, their headers can't be read."] if unreadable else []

@@ -10,8 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from hybrid_nets.data_check import CaseFacts, inspect_case, oddities, refuse_problems
-from hybrid_nets.datalist import read_json, read_section
 from hybrid_nets.errors import InputError
+from hybrid_nets.listing import read_channels, read_json, read_labels, read_section
 
 __all__ = ["Survey", "survey"]
 
@@ -69,7 +69,7 @@ def survey(root: Path) -> Survey:
             f"there is no {listing}; plan needs a data set in MSD's layout, with modality and labels in it."
         )
     content = read_json(listing)
-    channels, labels = read_names(content)
+    channels, labels = read_channels(content), dict(sorted(read_labels(content).items()))
     cases = [*read_section(content, "training", root), *read_section(content, "validation", root)]
     reasons = list(faults(channels, labels, len(cases)))
     declared = set(labels) or {0}
@@ -81,23 +81,10 @@ def survey(root: Path) -> Survey:
     refuse_problems(facts, reasons)
     found = Survey(root.resolve(), channels, labels, facts, list(oddities(facts)))
     absent = [name for value, name in labels.items() if not found.share(value)[1]]
-    if len(absent) == len(labels) - 1:
+    if not any(found.share(value)[1] for value in labels if value):
         raise InputError("all label maps are empty; there is nothing to learn.")
     found.notes.extend([f"no case has the label(s) {', '.join(absent)}."] if absent else [])
     return found
-
-
-def read_names(content: Mapping) -> tuple[list[str], dict[int, str]]:
-    """Channels in order and label value → name, as MSD or nnU-Net write them."""
-    modality = content.get("modality") or content.get("channel_names") or {}
-    stated = content.get("labels") or {}
-    try:
-        channels = [str(modality[key]) for key in sorted(modality, key=int)]
-        pairs = [(k, v) if not isinstance(v, int) else (v, k) for k, v in stated.items()]
-        labels = {int(value): str(name) for value, name in pairs}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError('dataset.json needs "modality" and "labels" that map numbers to names, as MSD\'s.') from error
-    return channels, dict(sorted(labels.items()))
 
 
 def faults(channels: list[str], labels: Mapping[int, str], cases: int) -> Iterator[str]:

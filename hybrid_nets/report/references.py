@@ -76,10 +76,10 @@ class References:
             mask = found.voxels > found.voxels.max() / 2 if found.voxels.max() else found.voxels != 0
             return Grid(np.where(mask, max(result.structures), 0), found.spacing, found.affine)
         mapping = self.mapping(result.structures)
-        values = {int(value) for value in np.unique(found.voxels)}
-        unknown = sorted(values - mapping.keys())
+        values = np.unique(found.voxels).tolist()
+        unknown = ", ".join(f"{value:g}" for value in values if value not in mapping)
         if unknown:
-            raise InputError(f"its reference {file.name} has label values {unknown} that are not declared.")
+            raise InputError(f"its reference {file.name} has label values [{unknown}] that are not declared.")
         recoded = np.zeros(found.voxels.shape, np.int16)
         for value in values:
             recoded[found.voxels == value] = mapping[value]

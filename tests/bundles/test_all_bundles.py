@@ -27,7 +27,7 @@ FILES = [
     *(f"docs/{name}" for name in ("README.md", "data_license.txt")),
 ]
 # Keys in which training and inference differ on purpose.
-DIFFERENT = {"network", "cases", "spatial_keys", "load_transforms", "num_workers", "run"}
+DIFFERENT = {"network", "cases", "spatial_keys", "load_transforms", "num_workers", "labels_only", "run"}
 
 
 def read(bundle: Path, name: str) -> dict:

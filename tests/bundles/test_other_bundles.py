@@ -19,6 +19,7 @@ import pytest
 import torch
 from conftest import ROOT, save_nifti
 from monai.data import MetaTensor
+from monai.transforms import Resize
 
 from hybrid_nets import InputError, load_network
 from hybrid_nets.errors import find_input_error
@@ -107,6 +108,31 @@ def test_train_infer_evaluate(trained: Task) -> None:
     assert [row["class"] for row in rows] == expected
     assert f"hd95_{'px' if trained.pictures else 'mm'}" in rows[0]
     assert json.loads((evaluated / "summary.json").read_text()).keys() == set(expected)
+
+
+@pytest.mark.parametrize("trained", [name for name in TASKS if "images" not in name], indirect=True)
+def test_low_memory(trained: Task, tmp_path: Path) -> None:
+    """On the network's own grid labels are the same; on another they are restored to nearest neighbours."""
+    with pytest.raises(RuntimeError) as raised:
+        trained.run("inference", low_memory=True, save_probabilities=True)
+    assert "keeps no probabilities" in find_input_error(raised.value)
+    (source,) = (trained.data / "imagesTs").iterdir()
+    image = nib.load(source)
+    side, slices = trained.options["roi_size"][0], 20
+    voxels = MetaTensor(np.asarray(image.dataobj, np.float32)[None])
+    small = Resize((side, side, slices))(voxels)[0].numpy()
+    cases = tmp_path / "cases"
+    save_nifti(cases / "same_grid.nii.gz", small, np.diag([7.0, 7, 7, 1]))
+    shutil.copy(source, cases / "other_grid.nii.gz")
+    options = {"dataset_dir": cases, "roi_size": trained.options["roi_size"]}
+    whole = trained.run("inference", output_dir=tmp_path / "whole", **options)
+    found = trained.run("inference", output_dir=tmp_path / "low", low_memory=True, **options)
+    for name in ("same_grid", "other_grid"):
+        expected, result = (nib.load(folder / f"{name}_seg.nii.gz") for folder in (whole, found))
+        assert result.shape == expected.shape and np.array_equal(result.affine, expected.affine)
+        assert result.get_data_dtype() == np.uint8
+        same = np.asarray(result.dataobj) == np.asarray(expected.dataobj)
+        assert same.all() if name == "same_grid" else same.mean() > 0.8
 
 
 def check_volumes(task: Task, found: Path) -> None:
