@@ -30,8 +30,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     temporary.unlink(missing_ok=True)  # of a killed process with the same id
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         yield temporary
         with suppress(PermissionError):  # of file systems without owners
             os.chmod(temporary, 0o666 & ~UMASK)

@@ -6,16 +6,24 @@ import logging
 import os
 import re
 import sys
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
-
-from hybrid_nets.phantoms import abdomen_dir, brain_tumor_dir, ultrasound_dir
 
 __all__ = ["bundle_root", "flag", "phantom_dir", "task_overlays"]
 
 logger = logging.getLogger(__name__)
 
-PHANTOMS = {"brain_tumor": brain_tumor_dir, "abdomen": abdomen_dir, "ultrasound": ultrasound_dir}
+
+def drawn_by(module: str, kind: str) -> Path:
+    """The folder of a phantom; what draws it is imported here, as commands need this module before torch is wanted."""
+    return getattr(import_module(f"{__package__}.{module}"), f"{kind}_dir")()
+
+
+PHANTOMS = {
+    **{kind: partial(drawn_by, "phantoms", kind) for kind in ("brain_tumor", "abdomen", "ultrasound")},
+    "brain_tissue": partial(drawn_by, "synthesis", "brain_tissue"),
+}
 
 
 def bundle_root(name: str) -> str:
@@ -93,7 +101,7 @@ def phantom_dir(kind: str) -> PhantomFolder:
     A line in the log says when the phantom is used.
 
     Args:
-        kind: ``"abdomen"``, ``"brain_tumor"`` or ``"ultrasound"``.
+        kind: ``"abdomen"``, ``"brain_tumor"``, ``"brain_tissue"`` or ``"ultrasound"``.
 
     Raises:
         ValueError: another kind.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,10 @@ from hybrid_nets.grids import as_list, check_grids
 from hybrid_nets.listing import read_json, read_meaning, read_section
 
 __all__ = ["Cases", "LazyCases", "find_cases"]
+
+logger = logging.getLogger(__name__)
+
+REPEATED = "validation_repeats_training"
 
 
 @dataclass
@@ -98,7 +103,7 @@ def find_cases(
         training, validation = draw_fold(training, fold, num_folds, seed)
     cases = Cases(training, validation, test)
     if split:
-        check_split(cases)
+        check_split(cases, content.get(REPEATED) is True)
     for case in [*training, *validation, *test]:
         check_grids(case, channels, with_label=split)
     return cases
@@ -137,17 +142,20 @@ def draw_fold(training: list[dict], fold: int, num_folds: int, seed: int) -> tup
     return [case for i, part in enumerate(folds) if i != fold for case in part], folds[fold]
 
 
-def check_split(cases: Cases) -> None:
-    """Refuse a case without a reference, or one that is trained on and validated with."""
+def check_split(cases: Cases, may_repeat: bool) -> None:
+    """Refuse a case without a reference, and one that is trained on and validated with unless the list says so."""
     for case in [*cases.training, *cases.validation]:
         if "label" not in case:
             raise InputError(
                 f"{as_list(case['image'])[0]} has no label map in the data list; add it, or list it as test."
             )
     trained = {os.path.realpath(file) for case in cases.training for file in as_list(case["image"])}
-    for case in cases.validation:
-        for file in as_list(case["image"]):
-            if os.path.realpath(file) in trained:
-                raise InputError(
-                    f"{file} is in training and in validation, which would flatter the network; list it once."
-                )
+    files = [file for case in cases.validation for file in as_list(case["image"])]
+    repeated = next((file for file in files if os.path.realpath(file) in trained), None)
+    if repeated and not may_repeat:
+        raise InputError(
+            f"{repeated} is in training and in validation, which flatters the result; list it once, or say that it is "
+            f'meant so by "{REPEATED}": true in the data list.'
+        )
+    if repeated:
+        logger.warning("Validation has cases of the training: its scores say nothing of other cases.")

@@ -13,8 +13,8 @@ def cut(text: str, place: int) -> tuple[str, str]:
 
 VOCABULARY = """
 image label fold training validation test modality channel_names labels file_ending images/a.nii images/b.nii
-images/c.nii.gz labels/a.nii labels/b.nii images . .. / ./images/a.nii T1 t1ce FLAIR T2 edema et background 0 1 2 -1 1.5
-999999999999 .nii.gz CT $x %y @z
+images/c.nii.gz labels/a.nii labels/b.nii images . .. /none ./images/a.nii T1 t1ce FLAIR T2 edema et background 0 1 2 -1
+1.5 999999999999 .nii.gz CT $x %y @z
 """
 STEM_VOCABULARY = """
 a A a_0000 a_0001 a_seg a_mask a_mask_1 img0001 label0001 x-t1n x-t1c x-t2w x-t2f x-seg x_t1 x_t1ce x_t2 x_flair x_seg

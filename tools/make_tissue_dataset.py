@@ -58,6 +58,7 @@ def make_tissue_dataset(out: str) -> None:
         "numTest": 1,
         "training": [case],
         "validation": [case],
+        "validation_repeats_training": True,
         "test": ["./imagesTs/mni152.nii.gz"],
     }
     with replacing(folder / "dataset.json") as temporary:

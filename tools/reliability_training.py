@@ -116,6 +116,7 @@ def train_logged(folder: Path, data: Path, slow_saves: bool, **options: object) 
     folder.mkdir(parents=True, exist_ok=True)
     log = os.open(folder / "log.txt", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     os.dup2(log, 1), os.dup2(log, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True)
     if slow_saves:
@@ -131,7 +132,7 @@ def save_slowly(content: object, path: Path, save=torch.save) -> None:
     with open(path, "wb") as file:
         file.write(buffer.getvalue()[:half])
         file.flush()
-        time.sleep(0.1)
+        time.sleep(0.2)
         file.write(buffer.getvalue()[half:])
 
 

@@ -29,14 +29,19 @@ def read_json_list(path: Path, wanted: Wanted) -> tuple[list[Case], list[str]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); mend it.") from error
     if isinstance(content, list):
         content = {"test": content}
     if not isinstance(content, dict):
         raise InputError(f"{path} must be a list of cases, or an object with a test or training list.")
     extra = read_meaning(content, wanted.channels if len(wanted.channels) > 1 else None, None, None)
-    listed = content.get("test") or [*(content.get("training") or []), *(content.get("validation") or [])]
+    listed = content.get("test")
+    for section in () if listed else ("training", "validation"):
+        part = content.get(section) or []
+        if not isinstance(part, list):
+            raise InputError(f'{path}: "{section}" must be a list of cases.')
+        listed = [*(listed or []), *part]
     if not listed and "file_ending" in content:  # nnU-Net's names files by their channel's number
         root = path.parent
         listed = [case["image"] for case in pair_files(root, find_files(root, VOLUMES), True) if "label" not in case]
@@ -72,7 +77,7 @@ def read_csv(path: Path, wanted: Wanted) -> tuple[list[Case], list[str]]:
 
 def build_cases(rows: Sequence[tuple[Any, Any]], root: Path, wanted: Wanted, extra: dict) -> list[Case]:
     """Cases of (image or images, name) rows; paths start at ``root``. A bad row is a case with a problem."""
-    texts = [[image] if isinstance(image, str) else list(image or ()) for image, _ in rows]
+    texts = [image if isinstance(image, list) else [image] for image, _ in rows]
     files = [tuple(str(root / text) for text in row if isinstance(text, str) and text) for row in texts]
     found = file_names([row[0] if row else str(root / f"row_{i}") for i, row in enumerate(files, start=1)], root)
     names = [safe_name(str(name)) if name else own for (_, name), own in zip(rows, found)]

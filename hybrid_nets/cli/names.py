@@ -40,7 +40,8 @@ def file_names(files: Sequence[str], root: str | Path) -> list[str]:
 
 def relative(file: str, root: str | Path) -> PurePath:
     path = PurePath(os.path.relpath(os.path.abspath(file), os.path.abspath(root)))
-    return PurePath(path.name) if ".." in path.parts else path
+    outside = ".." in path.parts or not path.name
+    return PurePath(os.path.basename(os.path.abspath(file)) or "root") if outside else path
 
 
 def stem(path: PurePath) -> str:

@@ -11,7 +11,6 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import BorderPad
 
-from hybrid_nets.bundle import PHANTOMS
 from hybrid_nets.phantoms.cache import cached_data_set
 from hybrid_nets.phantoms.folder import publish_folder
 from hybrid_nets.phantoms.msd import About, Case, dataset_json, write_nifti
@@ -65,10 +64,6 @@ def brain_tissue_dir(cache: str | Path | None = None) -> Path:
         cache: where generated data are kept; without it, :func:`hybrid_nets.phantoms.cache_dir`.
     """
     return cached_data_set(f"{ABOUT.name}-{VERSION}", make_brain_tissue, cache)
-
-
-# So that ``hybrid_nets.phantom_dir("brain_tissue")`` finds it.
-PHANTOMS[ABOUT.name] = brain_tissue_dir
 
 
 def write_files(folder: Path, draws: int, num_folded: int, num_validation: int) -> None:

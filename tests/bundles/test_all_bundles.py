@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 from monai.bundle import ConfigParser
 from monai.bundle.properties import InferProperties, TrainProperties
@@ -140,3 +141,15 @@ def test_pictures_are_treated_alike() -> None:
 def test_no_absolute_path(bundle: Path) -> None:
     for file in (bundle / "configs").iterdir():
         assert "/home/" not in file.read_text() and "/work/" not in file.read_text(), file
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_compile_is_torch_s(bundle: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling takes a minute; that the network comes to ``torch.compile`` is what a bundle has to see to."""
+    seen = []
+    monkeypatch.setattr(torch, "compile", lambda network, **kwargs: seen.append(network) or network)
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    parser.update({"compile": str(compiled), "network": "$@network_def", "device": "cpu", "dataloader": "$[]"})
+    evaluator = parser.get_parsed_content("evaluator")
+    assert bool(evaluator.compile) is compiled and seen == ([evaluator.network] if compiled else [])

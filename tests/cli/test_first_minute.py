@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from command import make_scans, run
 from conftest import ROOT
 
+import hybrid_nets
 from hybrid_nets import InputError
+from hybrid_nets.cli import monai_command as command_module
 from hybrid_nets.cli.monai_command import monai_command
 
 
@@ -88,8 +91,52 @@ def test_train_and_evaluate_are_commands_of_monai(
         monai_command(["train"], "glims", None, {"epoch": "1"})
 
 
+def test_tracking_is_monai_s_and_needs_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"tracking": "mlflow", "run_name": "first", "experiment_name": "mine"}
+    monkeypatch.setattr(command_module, "find_spec", lambda name: object())
+    words = monai_command(["train"], "glims", None, options)
+    assert words[-6:] == ["--tracking", "mlflow", "--run_name", "first", "--experiment_name", "mine"]
+    with pytest.raises(InputError, match="unknown option --run_name"):
+        monai_command(["train"], "glims", None, {"run_name": "first"})
+    monkeypatch.setattr(command_module, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install mlflow"):
+        monai_command(["train"], "glims", None, options)
+
+
 def test_help_is_shown_and_is_no_error() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "hybrid_nets", "segment", "--help"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0 and "--dry_run" in done.stdout + done.stderr
+
+
+# A process that says at its end what it has imported of what takes seconds.
+WATCHED = """
+import atexit, runpy, sys
+atexit.register(lambda: print("imported:", sorted({"monai", "numpy", "torch"} & set(sys.modules))))
+sys.argv = ["hybrid-nets", *sys.argv[1:]]
+if len(sys.argv) > 1:
+    runpy.run_module("hybrid_nets", run_name="__main__")
+else:
+    from hybrid_nets import InputError, bundle_root, flag, phantom_dir
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["info"], ["info", "glims"], ["--help"], ["segment", "--help"]])
+def test_what_needs_no_torch_imports_none(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", WATCHED, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "imported: []", done.stderr
+
+
+def test_every_export_is_found_where_the_table_says_and_type_checkers_see_the_same() -> None:
+    found = {name: getattr(hybrid_nets, name) for name in hybrid_nets.__all__}
+    assert all(value.__module__.startswith(f"hybrid_nets.{hybrid_nets.MODULES[n]}") for n, value in found.items())
+    assert set(found) == set(hybrid_nets.MODULES) and set(found) <= set(dir(hybrid_nets))
+    source = ast.parse(Path(hybrid_nets.__file__).read_text())
+    imports = [
+        node for node in ast.walk(source) if isinstance(node, ast.ImportFrom) and "hybrid_nets" in str(node.module)
+    ]
+    seen = {alias.name: node.module for node in imports for alias in node.names}
+    assert seen == {name: f"hybrid_nets.{module}" for name, module in hybrid_nets.MODULES.items()}
+    with pytest.raises(AttributeError, match="has no attribute 'GLIM'"):
+        _ = hybrid_nets.GLIM

@@ -75,28 +75,40 @@ def test_volumes_are_counted(undisturbed: tuple[Path, Path]) -> None:
     assert float(liver["volume_ml"]) == pytest.approx((labels == 6).sum() * voxel, abs=1e-3)
 
 
+def write_broken(scans: Path) -> None:
+    """Four files that can't be segmented, each for another reason."""
+    whole = (scans / "scan_0.nii.gz").read_bytes()
+    (scans / "truncated.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (scans / "empty.nii.gz").write_bytes(b"")
+    (scans / "text.nii.gz").write_bytes(b"no image")
+    bad = make_image(7).astype(np.float32)
+    bad[3, 3, 3] = np.nan
+    save_nifti(scans / "=nan.nii.gz", bad, OBLIQUE)
+
+
 def test_broken_cases_are_named_and_cost_nothing_else(
     organs: list, undisturbed: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     scans = shutil.copytree(undisturbed[0], tmp_path / "scans")
-    whole = (scans / "scan_0.nii.gz").read_bytes()
-    (scans / "truncated.nii.gz").write_bytes(whole[: len(whole) // 2])
-    (scans / "empty.nii.gz").write_bytes(b"")
-    bad = make_image(7).astype(np.float32)
-    bad[3, 3, 3] = np.nan
-    save_nifti(scans / "=nan.nii.gz", bad, OBLIQUE)
+    write_broken(scans)
     assert run(*organs, "-i", scans, "-o", tmp_path / "out", "--save_probabilities") == 1
     assert results(tmp_path / "out") == results(undisturbed[1])
     reasons = {row["case"]: row["reason"] for row in read_csv(tmp_path / "out" / "failures.csv")}
-    assert reasons.keys() == {"truncated", "empty", "'=nan"}  # the apostrophe keeps spreadsheets from computing it
+    assert reasons.keys() == {
+        "truncated",
+        "empty",
+        "text",
+        "'=nan",
+    }  # the apostrophe keeps spreadsheets from computing it
     assert "truncated or damaged" in reasons["truncated"]
     assert "empty (0 bytes)" in reasons["empty"]
+    assert "not compressed by gzip" in reasons["text"]
     assert "1 voxels that are NaN or infinite" in reasons["'=nan"]
-    assert "5 segmented, 0 complete before, 3 failed" in capsys.readouterr().out
+    assert "5 segmented, 0 complete before, 4 failed" in capsys.readouterr().out
     # Mended, the same command takes up the one, and leaves the others.
     save_nifti(scans / "empty.nii.gz", make_image(8), OBLIQUE)
     assert run(*organs, "-i", scans, "-o", tmp_path / "out", "--save_probabilities") == 1
-    assert "1 segmented, 5 complete before, 2 failed" in capsys.readouterr().out
+    assert "1 segmented, 5 complete before, 3 failed" in capsys.readouterr().out
     assert "scan" in {row["case"].split("_")[0] for row in read_csv(tmp_path / "out" / "volumes.csv")}
 
 
@@ -150,9 +162,11 @@ def test_each_fault_has_its_reason(organs: list, tmp_path: Path) -> None:
     assert not [file for file in (tmp_path / "out").rglob("*") if "tmp" in file.name or file.suffix == ".lock"]
 
 
-def test_killed_and_run_again_equals_undisturbed(organs: list, undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
-    scans, out = undisturbed
-    output = tmp_path / "out"
+def test_killed_among_broken_cases_and_run_again_equals_undisturbed(
+    organs: list, undisturbed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scans, out, output = shutil.copytree(undisturbed[0], tmp_path / "scans"), undisturbed[1], tmp_path / "out"
+    write_broken(scans)
     command = [*organs, "-i", scans, "-o", output, "--save_probabilities"]
     with subprocess.Popen([sys.executable, "-m", "hybrid_nets", *map(str, command)], cwd=ROOT) as process:
         give_up = time.monotonic() + 120
@@ -160,13 +174,15 @@ def test_killed_and_run_again_equals_undisturbed(organs: list, undisturbed: tupl
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
     assert 2 <= len(results(output)) < 5
-    recorded = [json.loads(file.read_text()) for file in (output / ".hybrid_nets" / "cases").glob("scan*.json")]
-    before = {name: (output / name).stat().st_mtime_ns for record in recorded for name in record["outputs"]}
-    assert before and run(*command) == 0
+    done = [json.loads(file.read_text()) for file in (output / ".hybrid_nets" / "cases").glob("scan*.json")]
+    before = {name: (output / name).stat().st_mtime_ns for record in done for name in record["outputs"]}
+    assert before and run(*command) == 1
     assert results(output) == results(out)
     assert {name: (output / name).stat().st_mtime_ns for name in before} == before  # not made twice
     assert (output / "volumes.csv").read_text() == (out / "volumes.csv").read_text()
-    assert {file.name for file in output.iterdir()} == {file.name for file in out.iterdir()}  # no leftovers
+    assert {row["case"] for row in read_csv(output / "failures.csv")} == {"truncated", "empty", "text", "'=nan"}
+    left = {file.name for file in output.iterdir()} - {"failures.csv"}
+    assert left == {file.name for file in out.iterdir()}  # no leftovers
 
 
 def test_two_processes_take_each_case_once(organs: list, undisturbed: tuple[Path, Path], tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ def test_a_case_in_training_and_validation_is_refused(split: bool, tmp_path: Pat
                 find_cases(tmp_path)
         else:
             assert find_cases(tmp_path, split=False).validation  # to segment them is no harm
+    stated = {**content, "validation_repeats_training": True}
+    (tmp_path / "dataset.json").write_text(json.dumps(stated))
+    assert find_cases(tmp_path, split=split).validation
     # listed twice, and drawn into both
     (tmp_path / "dataset.json").write_text(json.dumps({"training": [entry, {**entry, "image": "copy.nii"}]}))
     if split:

@@ -18,14 +18,7 @@ from hybrid_nets.nets.glims import GLIMS
 from hybrid_nets.plan.survey import survey
 from hybrid_nets.unets.vnet import VNet
 
-MENDED_ELSEWHERE = pytest.mark.xfail(
-    run=False, reason="hybrid_nets/cli/lists.py: TypeError on entries that are no lists"
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=MENDED_ELSEWHERE) if name == "json_cases" else name for name in READERS]
-)
+@pytest.mark.parametrize("name", READERS)
 def test_a_reader_works_or_refuses(name: str) -> None:
     figures = try_reader(name, examples(60))
     assert figures["worked"] and figures["refused"]  # the inputs are neither all right nor all nonsense
