@@ -18,6 +18,7 @@ from hybrid_nets.nets.glims import GLIMS
 from hybrid_nets.plan.survey import survey
 from hybrid_nets.unets.vnet import VNet
 
+
 @pytest.mark.parametrize("name", READERS)
 def test_a_reader_works_or_refuses(name: str) -> None:
     figures = try_reader(name, examples(60))
