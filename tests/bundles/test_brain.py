@@ -107,7 +107,8 @@ def test_scans_are_no_anatomies_to_train_on(data: Path, tmp_path: Path) -> None:
     for part in ("images", "labels"):
         save_nifti(folder / f"{part}Tr" / "a.nii.gz", np.asarray(nib.load(data / f"{part}Val" / "scan.nii.gz").dataobj))
     case = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
-    (folder / "dataset.json").write_text(json.dumps({"training": [case], "validation": [case]}))
+    content = {"training": [case], "validation": [case], "validation_repeats_training": True}
+    (folder / "dataset.json").write_text(json.dumps(content))
     with pytest.raises(RuntimeError) as caught:
         run(folder, tmp_path, "train", epochs=1)
     assert "not an anatomy" in find_input_error(caught.value)

@@ -169,7 +169,7 @@ def test_killed_among_broken_cases_and_run_again_equals_undisturbed(
     write_broken(scans)
     command = [*organs, "-i", scans, "-o", output, "--save_probabilities"]
     with subprocess.Popen([sys.executable, "-m", "hybrid_nets", *map(str, command)], cwd=ROOT) as process:
-        give_up = time.monotonic() + 120
+        give_up = time.monotonic() + 300
         while len(results(output)) < 2 and process.poll() is None and time.monotonic() < give_up:
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
