@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from brain_cases import make_cases
+from brain_validate import measure
 from conftest import ROOT, save_nifti
 from monai.bundle import ConfigParser
 
@@ -75,6 +78,21 @@ def test_a_turned_scan_is_labelled_on_its_own_grid(data: Path, trained: Path) ->
     assert result.shape == scan.shape and result.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(result.affine, scan.affine)
     assert set(np.unique(np.asarray(result.dataobj))) <= {0, 1, 2, 3}
+
+
+def test_the_weights_that_come_with_it(tmp_path: Path) -> None:
+    """They are the file that its sha256 names, and find the tissues in a part of the real T1 image."""
+    models = CONFIGS.parent / "models"
+    digest, name = (models / "model.pt.sha256").read_text().split()
+    assert hashlib.sha256((models / name).read_bytes()).hexdigest() == digest
+    (case,) = make_cases(tmp_path / "cases", ["t1"])
+    part = (slice(10, 106), slice(60, 156), slice(60, 156))
+    save_nifti(tmp_path / "part" / "t1.nii.gz", case.image[part], case.affine)
+    found = run(
+        tmp_path / "part", tmp_path, "inference", roi_size=[96, 96, 96], ckpt_dir=str(CONFIGS.parent / "models")
+    )
+    scores = measure(np.asarray(nib.load(found / "t1_seg.nii.gz").dataobj), case.label[part])
+    assert scores["brain"] > 0.95 and scores["grey matter"] > 0.65 and scores["white matter"] > 0.6
 
 
 def test_evaluation_names_the_tissues(data: Path, trained: Path) -> None:
