@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from hybrid_nets.blocks.slabs import as_volume, slabs
 
-__all__ = ["depthwise", "depthwise_weight_grad"]
+__all__ = ["depthwise", "depthwise_weight_grad", "weight_grad_2d"]
 
 Index = tuple[slice, slice, slice, slice]
 EVERY = slice(None)
@@ -73,5 +73,7 @@ def depthwise_weight_grad(
 
 
 def weight_grad_2d(images: torch.Tensor, grad: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    options = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], len(weight), [False, True, False])
+    """Of a dense depthwise convolution in 2-D by ``weight`` ``(c, 1, h, w)``, padded to keep the size."""
+    padding = [side // 2 for side in weight.shape[2:]]
+    options = (None, [1, 1], padding, [1, 1], False, [0, 0], len(weight), [False, True, False])
     return torch.ops.aten.convolution_backward(grad, images, weight.contiguous(), *options)[1]

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from monai.networks.blocks import Convolution
 from torch import nn
 
+from hybrid_nets.blocks.depthwise import weight_grad_2d
 from hybrid_nets.blocks.layout import is_plain
 from hybrid_nets.blocks.slabs import captured, channels_last
 
@@ -128,14 +129,11 @@ def same_size(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def weight_grad(x: torch.Tensor, grad: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Slice by slice of the kernel, whose place in the volume is a shift along the depth."""
     out, depth, middle = torch.zeros_like(weight), x.shape[2], weight.shape[2] // 2
-    padding = [side // 2 for side in weight.shape[3:]]
-    options = (None, [1, 1], padding, [1, 1], False, [0, 0], len(weight), [False, True, False])
     for tap in range(weight.shape[2]):
         shift = tap - middle
         first, last = max(0, -shift), min(depth, depth - shift)
         if first < last:
             images = x[:, :, first + shift : last + shift].transpose(1, 2).flatten(0, 1)
             seen = grad[:, :, first:last].transpose(1, 2).flatten(0, 1)
-            kernel = weight[:, :, tap].contiguous()
-            out[:, :, tap] = torch.ops.aten.convolution_backward(seen, images, kernel, *options)[1]
+            out[:, :, tap] = weight_grad_2d(images, seen, weight[:, :, tap])
     return out
