@@ -81,12 +81,10 @@ App([]).run()
 @pytest.fixture(scope="module")
 def sdk_python() -> Path:
     """Python with the SDK and what a packed bundle needs, without hybrid_nets."""
-    if given := os.environ.get("HYBRID_NETS_DEPLOY_ENV"):
-        return Path(given) / "bin" / "python"
-    root = ROOT / ".cache" / "deploy_sdk"
+    root = Path(os.environ.get("HYBRID_NETS_DEPLOY_ENV", ROOT / ".cache" / "deploy_sdk")).resolve()
     python = root / "bin" / "python"
     if not (root / "complete").is_file():
-        venv.create(root, with_pip=True, clear=True)
+        venv.create(root, with_pip=True)  # on top of what is there
         install = [str(python), "-m", "pip", "install", "--quiet"]
         version = torch.__version__.partition("+")[0]
         subprocess.run([*install, f"torch=={version}"], check=True)  # first: the build that suits this machine

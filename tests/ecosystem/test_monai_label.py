@@ -346,6 +346,7 @@ def test_training_refuses_labels_of_another_bundle(server: Server, data: Path) -
 def test_first_training_and_a_new_start(tmp_path: Path, data: Path) -> None:
     """Without weights a bundle can only be trained; then, once the server starts anew, it segments."""
     server = Server(tmp_path, data, ["dca_unet"])
+    server.model("dca_unet").unlink(missing_ok=True)  # of a training in the repository's own folder
     shrink(server, "dca_unet")
     image = IMAGES["dca_unet"][0]
     try:
