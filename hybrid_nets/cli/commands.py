@@ -10,8 +10,9 @@ __all__ = ["evaluate", "info", "plan", "report", "segment", "train"]
 def segment(
     *unexpected: object,
     bundle: str,
-    input: str,
     output: str,
+    input: str | None = None,
+    demo: bool = False,
     config_file: object = None,
     device: str | None = None,
     fast: bool = False,
@@ -27,15 +28,18 @@ def segment(
     """Segment every image in INPUT with a bundle; results come case by case in OUTPUT, with volumes.csv over all.
 
         hybrid-nets segment --bundle bundles/mobileutr -i scans/ -o results/
+        hybrid-nets segment --bundle bundles/mobileutr_brain --demo -o results/
 
     The same command goes on after an interruption. A case that fails is named at the end and in failures.csv, and the
     exit status is then 1. Under torchrun several processes share the cases. Research use only.
 
     Args:
         bundle: folder of the bundle, or its name if it lies in bundles/.
+        output: folder of the results.
         input: a NIfTI file, a picture where the overlay takes pictures, a folder of them at any depth, of one folder
             per case with a file per channel, or of DICOM series; or a CSV or JSON list.
-        output: folder of the results.
+        demo: instead of input, what a bundle can be tried on: for mobileutr_brain the real T1 image that the package
+            nilearn ships, else phantoms. Nothing is downloaded.
         config_file: overlays of the bundle to lay over inference.json, such as images or volumes.
         device: cpu, cuda or cuda:1; by default the first GPU if there is one.
         fast: windows overlap by a quarter, in mixed precision on GPUs and on CPUs with bfloat16.
@@ -56,6 +60,7 @@ def segment(
         Request(
             bundle=bundle,
             input=input,
+            demo=demo,
             output=output,
             overlays=config_file,
             device=device,

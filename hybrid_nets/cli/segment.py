@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hybrid_nets.cli.cases import Case, Wanted
+from hybrid_nets.cli.demo import demo_input
 from hybrid_nets.cli.options import check_options, config_paths, find_bundle, refuse
 from hybrid_nets.errors import InputError
 
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 # Keys of inference.json that have an option of their own here.
 INSTEAD = {"dataset_dir": "-i", "datalist": "-i", "output_dir": "-o", "bundle_root": "--bundle"}
-OWN = ("bundle", "input", "output", "config_file", "device", "fast", "tta", "save_probabilities", "dicom_seg", "names")
+OWN = ("bundle", "input", "demo", "output", "config_file", "device", "fast", "tta", "save_probabilities", "dicom_seg", "names")
 OWN += ("resume", "overwrite", "dry_run")
 
 
@@ -34,8 +35,9 @@ class Request:
     """What was typed; see :func:`hybrid_nets.cli.commands.segment`."""
 
     bundle: str
-    input: str
+    input: str | None
     output: str
+    demo: bool = False
     overlays: object = None
     device: str | None = None
     fast: bool = False
@@ -77,6 +79,8 @@ def run_segment(request: Request) -> None:
 
 def read_options(request: Request) -> tuple[list[Path], dict]:
     """The configs, and the values for their keys, of what was typed."""
+    if request.demo == (request.input is not None):
+        raise InputError("say either what to segment, -i scans/, or --demo for a scan that needs no data of yours.")
     bundle = find_bundle(request.bundle)
     configs = config_paths(bundle, ["inference"], request.overlays)
     for name in request.options:
@@ -120,7 +124,8 @@ def find_all(request: Request, model: BundleModel, records: Records) -> tuple[li
     pictures = (records.output / "report").rglob("*.png")  # of hybrid-nets report
     avoid = frozenset(os.path.abspath(path) for path in (*(records.output / name for name in names), *pictures))
     wanted = Wanted(model["channels"], model.modality, model.pictures, request.names, avoid)
-    return find_inputs(Path(request.input).expanduser(), wanted)
+    source = demo_input(model.bundle) if request.demo else Path(request.input).expanduser()
+    return find_inputs(source, wanted)
 
 
 def segment_all(cases: list[Case], request: Request, model: BundleModel, records: Records) -> None:

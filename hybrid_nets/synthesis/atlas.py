@@ -35,7 +35,7 @@ def atlas_file(name: str) -> Path:
     if spec is None:
         raise InputError(
             "nilearn is not installed, whose files hold the brain that this bundle trains on and shows; run "
-            "pip install nilearn, or give a folder of your own with --dataset_dir."
+            "pip install nilearn, or give scans of your own (--dataset_dir, or -i of hybrid-nets segment)."
         )
     path = Path(spec.origin).parent / "datasets" / "data" / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
     if not path.is_file():

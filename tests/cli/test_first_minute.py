@@ -35,6 +35,23 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path, caps
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("bundle", "scan"), [("mobileutr", "abdomen_0"), ("mobileutr_brain", "mni_icbm152_t1")])
+def test_the_demo_needs_no_scans(bundle: str, scan: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run("segment", "--bundle", bundle, "--demo", "-o", tmp_path / "out", "--dry_run") == 0
+    assert capsys.readouterr().out.startswith(scan)
+
+
+def test_the_demo_of_the_brain_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybrid_nets.synthesis.atlas.find_spec", lambda name: None)
+    ended = run("segment", "--bundle", "mobileutr_brain", "--demo", "-o", tmp_path / "out")
+    assert "pip install nilearn" in str(ended)
+
+
+def test_either_scans_or_the_demo(tmp_path: Path) -> None:
+    for words in ([], ["-i", tmp_path, "--demo"]):
+        assert "--demo" in str(run("segment", "--bundle", "mobileutr", "-o", tmp_path / "out", *words))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
