@@ -27,6 +27,7 @@ TESTED = {
     ("docs/monai_label.md", "monai_label"): "tests/ecosystem/test_monai_label.py",
     ("docs/federated_nvflare.md", "nvflare"): "tests/ecosystem/test_nvflare.py",
     ("docs/federated_nvflare.md", "nvflare_job"): "tests/ecosystem/test_nvflare.py",
+    ("docs/reliability.md", "long"): "tests/reliability/test_long.py",
     ("docs/inferer_notes.md", "memory"): "docs/inferer_notes.md",  # its small block writes it to a file
 }
 
@@ -80,9 +81,8 @@ def check(root: Path = ROOT) -> list[str]:
 
 def find_problem(block: Block, named: set[tuple[str, str]], root: Path) -> str:
     if not block.mark:
-        return (
-            "" if block.language not in SHELLS else "no <!-- ci: … --> on the line before; see tools/readme_commands.py"
-        )
+        unmarked = "no <!-- ci: … --> on the line before; tools/readme_commands.py says which there are"
+        return unmarked if block.language in SHELLS else ""
     if block.mark == "small":
         return ""
     if block.mark.split(",")[0] == "not":

@@ -24,7 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import fire
-from readme_commands import ROOT, Block, all_blocks
+from readme_commands import Block, all_blocks
 from readme_small_copy import DATA, RELEASED, prepare, released_checkpoint
 
 LIMIT = 900  # seconds for a block
@@ -37,7 +37,7 @@ CHANGES = (
     (r"\bNAME\b", "mobileutr"),
     (r"(?<=\s)/models\b", "models"),
     (r"/tmp/federated\b", "federated"),
-    (r"\bpip install (?=-)", "pip install --dry-run "),  # the environment is whoever's started this
+    (r"\bpip install (?=-)", "pip install --quiet --dry-run "),  # the environment is whoever's started this
 )
 
 
@@ -59,11 +59,8 @@ def main(*documents: str, jobs: int = 2) -> None:
         prepare(Path(folder))
         longest_first = sorted(by_document.values(), key=lambda found: -sum(len(block.text) for block in found))
         with ThreadPoolExecutor(jobs) as pool:
-            results = [
-                result
-                for part in pool.map(lambda found: run_document(found, Path(folder)), longest_first)
-                for result in part
-            ]
+            parts = pool.map(lambda found: run_document(found, Path(folder)), longest_first)
+            results = [result for part in parts for result in part]
     for result in results:
         print(f"{result.seconds:6.0f} s  {result.block}{'  FAILED' if result.failure else ''}")
     sys.exit(any(result.failure for result in results))

@@ -1,4 +1,4 @@
-"""What tools/readme_small.py runs the documents' commands on: a copy of the repository made small, phantoms, weights."""
+"""What tools/readme_small.py runs commands on: a copy of the repository made small, weights, phantoms."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hybrid_nets.phantoms import abdomen, brain_tumor, make_abdomen, make_brain_
 from hybrid_nets.synthesis import data_set as brain_tissue
 
 sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "cli")]
-from dicom_files import write_series  # noqa: E402
-from golden_files import Golden  # noqa: E402
+from dicom_files import write_series
+from golden_files import Golden
 
 # The documents' folders below /data → a data set; "scans": of the bundle that the block names; None: for output.
 DATA = {

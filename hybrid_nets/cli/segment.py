@@ -26,8 +26,8 @@ T = TypeVar("T")
 
 # Keys of inference.json that have an option of their own here.
 INSTEAD = {"dataset_dir": "-i", "datalist": "-i", "output_dir": "-o", "bundle_root": "--bundle"}
-OWN = ("bundle", "input", "demo", "output", "config_file", "device", "fast", "tta", "save_probabilities", "dicom_seg", "names")
-OWN += ("resume", "overwrite", "dry_run")
+OWN = ("bundle", "input", "demo", "output", "config_file", "device", "fast", "tta", "save_probabilities", "dicom_seg")
+OWN += ("names", "resume", "overwrite", "dry_run")
 
 
 @dataclass(frozen=True)
