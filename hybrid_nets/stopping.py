@@ -38,7 +38,7 @@ class StopHandler:
     What a user can mend (a loss of NaN, no memory, a loader process that died, a full disk, a case that can't be used)
     becomes an :class:`hybrid_nets.InputError` with the place, the options to change and the newest checkpoint. The log
     says the same of Ctrl+C, SIGTERM and other errors, which are raised as they are; SIGTERM ends with exit status 143
-    and no half-written file.
+    and no half-written file. A signal that comes where Python drops exceptions counts from the next iteration on.
 
     Args:
         ckpt_dir: folder of the checkpoints that the training writes.
@@ -51,22 +51,38 @@ class StopHandler:
         self.last = Path(ckpt_dir) / "resume.pt"
         self.skipped = 0
         self.raised: BaseException | None = None
+        self.asked: int | None = None
+        self.replaced: dict[int, object] = {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self.check_signal)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.check_loss)
         engine.add_event_handler(Events.COMPLETED, self.end)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.explain)
 
     def start(self, _: Engine) -> None:
         # torchrun ends its processes itself, and other threads than the main one take no signals.
-        main = threading.current_thread() is threading.main_thread()
-        if main and rank_and_count()[1] == 1 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, exit_on_signal)
+        if threading.current_thread() is not threading.main_thread() or rank_and_count()[1] > 1:
+            return
+        for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            if signal.getsignal(number) is usual:
+                self.replaced[number] = signal.signal(number, self.stop)
 
     def end(self, _: Engine | None = None) -> None:
-        if signal.getsignal(signal.SIGTERM) is exit_on_signal:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        while self.replaced:
+            signal.signal(*self.replaced.popitem())
+
+    def stop(self, number: int, _: FrameType | None = None) -> None:
+        self.asked = number
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    def check_signal(self, _: Engine) -> None:
+        """Python drops what is raised while it removes an object or calls back, so a signal may have been lost."""
+        if self.asked is not None:
+            self.stop(self.asked)
 
     def check_loss(self, engine: Engine) -> None:
         loss = torch.as_tensor(engine.state.output[0]["loss"])
@@ -105,10 +121,6 @@ class StopHandler:
         except Exception as error:
             return f"{self.last} can't be read ({str(error).splitlines()[0]})."
         return f"{self.last} holds epoch {epoch}: go on from there with --resume true."
-
-
-def exit_on_signal(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
