@@ -62,8 +62,9 @@ WEIGHTS = {
 
 
 def prepare(folder: Path) -> None:
-    """Make ``repository``, ``data``, and the ``cache`` that commands without a data set look into."""
+    """Make ``repository``, ``full_bundles``, ``data``, and the ``cache`` that commands without a data set look into."""
     copy_repository(folder / "repository")
+    shutil.copytree(folder / "repository" / "bundles", folder / "full_bundles")
     for config in (folder / "repository").glob("bundles/*/configs/*.json"):
         config.write_text(json.dumps(shrink(json.loads(config.read_text()))))
     for path, (bundle, overlays, options) in WEIGHTS.items():
@@ -72,13 +73,19 @@ def prepare(folder: Path) -> None:
 
 
 def copy_repository(target: Path) -> None:
-    """What git has or would take, so no trained weights and no results."""
+    """What git has or would take, so no trained weights and no results; without git all that is not hidden."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in filter(None, listed.stdout.split("\0")):
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    names = listed.stdout.split("\0") if listed.returncode == 0 else visible_files()
+    for name in filter(None, names):
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
+
+
+def visible_files() -> list[str]:
+    files = [file.relative_to(ROOT) for file in ROOT.rglob("*")]
+    return [str(file) for file in files if not any(part.startswith(".") for part in file.parts)]
 
 
 def shrink(config: dict) -> dict:
@@ -108,8 +115,12 @@ def make_data(data: Path, cache: Path) -> None:
         "abdomen": make_abdomen(cache / f"abdomen-{abdomen.VERSION}", num_training=5, num_test=1),
         "brain_tumor": make_brain_tumor(cache / f"brain_tumor-{brain_tumor.VERSION}", num_training=5, num_test=1),
         "ultrasound": make_ultrasound(cache / f"ultrasound-{ultrasound.VERSION}", num_training=5, num_test=1),
-        "brain_tissue": make_tissue(cache / f"brain_tissue-{brain_tissue.VERSION}"),
+        "brain_tissue": brain_tissue.make_brain_tissue(
+            cache / f"brain_tissue-{brain_tissue.VERSION}", draws=2, num_folded=0, num_validation=1
+        ),
     }
+    cut(made["brain_tumor"], 48)
+    cut(made["brain_tissue"] / "imagesTs", 64)
     data.mkdir()
     for name, folder in made.items():
         (data / name).symlink_to(folder)
@@ -117,13 +128,12 @@ def make_data(data: Path, cache: Path) -> None:
     write_series(data / "dicom" / "series", np.asarray(scan.dataobj), np.diag([*scan.header.get_zooms(), 1.0]))
 
 
-def make_tissue(folder: Path) -> Path:
-    """Few anatomies, and a part of the real scan."""
-    brain_tissue.make_brain_tissue(folder, draws=2, num_folded=0, num_validation=1)
-    for file in (folder / "imagesTs").iterdir():
-        scan = nib.load(file).slicer[60:124, 80:144, 60:124]
-        nib.save(nib.Nifti1Image(np.asarray(scan.dataobj), scan.affine), file)
-    return folder
+def cut(folder: Path, side: int) -> None:
+    """Keep the middle of every volume, ``side`` voxels wide."""
+    for file in folder.rglob("*.nii.gz"):
+        volume = nib.load(file)
+        part = volume.slicer[tuple(slice((n - side) // 2, (n + side) // 2) for n in volume.shape[:3])]
+        nib.save(nib.Nifti1Image(np.asarray(part.dataobj), part.affine), file)
 
 
 def released_checkpoint(file: Path) -> None:

@@ -45,7 +45,10 @@ SMALL = {
     "dca_unet": {"roi_size": [64, 64], "val_interval": 1, "widths": [4, 8, 12, 16, 16], "grid": 4},
 }
 BUNDLES = list(SMALL)
+BRAIN = "mobileutr_brain"  # comes with weights, so it is served as it is
+DOCUMENTED = ",".join([*BUNDLES, BRAIN])
 IMAGES = {b: [f"{'brain_tumor' if b == 'glims' else 'abdomen'}_{i:03d}" for i in range(3)] for b in BUNDLES}
+IMAGES[BRAIN] = ["head"]
 
 
 class Server:
@@ -75,7 +78,7 @@ class Server:
             "my_app": self.app,
             "my_scans": self.studies,
             "8000": port,
-            ",".join(BUNDLES): ",".join(bundles),
+            DOCUMENTED: ",".join(bundles),
         }
         block = [sys.executable, ROOT / "tools" / "readme_commands.py", ROOT / "docs" / "monai_label.md", "monai_label"]
         lines = subprocess.run(block, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -183,6 +186,17 @@ def read(file: Path) -> nib.Nifti1Image:
     """The image in memory, so that its file may go."""
     image = nib.load(file)
     return nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+
+
+def write_head(studies: Path, labels: Path) -> None:
+    """The middle of a phantom head's T1 image, and a label map of its brain."""
+    case = brain_tumor_case(0)
+    part = (slice(22, 70), slice(30, 78), slice(22, 70))
+    affine = case.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [axis.start for axis in part]
+    image = case.image[(brain_tumor.ABOUT.modality.index("T1"), *part)]
+    save_nifti(studies / "head.nii.gz", image.astype(np.int16), affine)
+    save_nifti(labels / "head.nii.gz", (image > 0).astype(np.uint8), affine)
 
 
 def write_case(case: Case, studies: Path, labels: dict[Path, dict[int, int]]) -> None:
@@ -363,3 +377,25 @@ def test_first_training_and_a_new_start(tmp_path: Path, data: Path) -> None:
     finally:
         server.stop()
     np.testing.assert_array_equal(result.dataobj, server.segment_by_command("dca_unet", image).dataobj)
+
+
+def test_the_brain_bundle_answers_as_it_comes(tmp_path: Path) -> None:
+    """Its own weights are in the app, so it segments right after the first start; it trains on no scans."""
+    write_head(tmp_path / "studies", tmp_path / "labels")
+    server = Server(tmp_path / "server", tmp_path, [BRAIN])
+    comes_with = ROOT / "bundles" / BRAIN / "models" / "model.pt"
+    assert server.model(BRAIN).read_bytes() == comes_with.read_bytes()
+    source = read(server.studies / "head.nii.gz")
+    try:
+        server.start()
+        info = server.info()["models"][BRAIN]
+        result = server.segment(BRAIN, "head")
+        task = server.train(BRAIN, tmp_path / "labels", {})
+    finally:
+        server.stop()
+    assert info["labels"] == {"csf": 1, "grey matter": 2, "white matter": 3}
+    assert result.shape == source.shape and set(np.unique(result.dataobj)) == {0, 1, 2, 3}
+    np.testing.assert_allclose(result.affine, source.affine, atol=1e-4)
+    assert task["status"] == "ERROR" and "not an anatomy" in task["output"]
+    assert server.model(BRAIN).read_bytes() == comes_with.read_bytes()
+    np.testing.assert_array_equal(result.dataobj, server.segment_by_command(BRAIN, "head").dataobj)
