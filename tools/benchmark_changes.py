@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=2 python tools/benchmark_changes.py --rounds 9
 
 Prints a Markdown table of the forward pass. Each change is one function, which is replaced by what it stands for.
+Whether freed memory is kept can't be switched so: what one pass gives back the next one would miss.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import statistics
 from unittest.mock import patch
 
 import fire
-import torch
 from benchmark_measure import Job, seconds
 
 # Change: what to replace, by what, and the networks it concerns.
@@ -24,15 +24,20 @@ CHANGES = {
         lambda x, in_training=False: x,
         ["MobileUtr base", "HyLT", "U-Net", "U-Net with DCA"],
     ),
-    "products by convolution (products.attend)": (
-        ["hybrid_nets.blocks.cross_attention.attend"],
-        lambda q, k, v, scale: torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scale),
+    "products by convolution (products.py)": (
+        ["hybrid_nets.blocks.products.runs", "hybrid_nets.blocks.dca_cpu.runs"],
+        lambda tokens: False,
+        ["MobileUtr base", "U-Net with DCA"],
+    ),
+    "DCA's levels at once, its ending in place (dca_cpu.py)": (
+        ["hybrid_nets.blocks.cross_attention.reads", "hybrid_nets.blocks.dca.covers_expand"],
+        lambda *_: False,
         ["U-Net with DCA"],
     ),
     "ConvUtr slab by slab (convutr_cpu.conv_utr)": (
         ["hybrid_nets.nets.mobileutr.conv_utr"],
         lambda x, spatial, pointwise: (y := x + spatial(x)) + pointwise(y),
-        ["MobileUtr 3-D base"],
+        ["MobileUtr base", "MobileUtr 3-D base"],
     ),
     "oneDNN for small 3-D maps (fast_conv.convolve)": (
         ["hybrid_nets.blocks.fast_conv.convolve"],
@@ -42,13 +47,15 @@ CHANGES = {
 }
 
 
-def compare(rounds: int = 9, only: str = "") -> None:
-    """Print the table; ``only`` is part of the changes' names."""
+def compare(rounds: int = 9, only: str = "", network: str = "") -> None:
+    """Print the table; ``only`` is part of the changes' names, ``network`` one of the networks."""
     print("| change | network | without it, ms | with it, ms | median of the rounds' ratios |\n|---|---|---|---|---|")
     for change, (places, other, names) in CHANGES.items():
         if only not in change:
             continue
         for name in names:
+            if network not in ("", name):
+                continue
             before, after = turns(Job(name), places, other, rounds)
             ratio = statistics.median(new / old for new, old in zip(after, before))
             cells = [f"{1000 * statistics.median(times):.0f}" for times in (before, after)]

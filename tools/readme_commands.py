@@ -106,7 +106,7 @@ def run_by_ci(script: str) -> Iterator[tuple[str, str]]:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["check"]:
-        sys.exit("\n".join(check()))
+        sys.exit("\n".join(check()) or 0)
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     print(readme_commands(*sys.argv[1:]))

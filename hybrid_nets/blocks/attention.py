@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from monai.networks.blocks import MLPBlock
 from monai.networks.layers import DropPath
 from torch import nn
+
+from hybrid_nets.blocks.products import FastLinear, attend
 
 __all__ = ["SelfAttention", "TransformerBlock", "init_linear"]
 
@@ -44,6 +45,7 @@ class TransformerBlock(nn.Module):
         self.attn = attn
         self.norm2 = nn.LayerNorm(dim, eps)
         self.mlp = MLPBlock(dim, mlp_dim, dropout)
+        self.mlp.linear1, self.mlp.linear2 = FastLinear(dim, mlp_dim), FastLinear(mlp_dim, dim)
         self.drop_path = DropPath(drop_path_rate)
         init_linear(self.mlp)
 
@@ -78,18 +80,16 @@ class SelfAttention(nn.Module):
         if head_dim is None and dim % num_heads:
             raise ValueError(f"num_heads must divide the size of a token, got {num_heads} heads for {dim}.")
         self.num_heads = num_heads
-        self.head_dim = dim // num_heads if head_dim is None else head_dim
-        self.qkv = nn.Linear(dim, 3 * num_heads * self.head_dim, bias=qkv_bias)
-        self.proj = nn.Linear(num_heads * self.head_dim, dim)
+        head_dim = dim // num_heads if head_dim is None else head_dim
+        self.qkv = FastLinear(dim, 3 * num_heads * head_dim, bias=qkv_bias)
+        self.proj = FastLinear(num_heads * head_dim, dim)
         self.dropout = nn.Dropout(dropout)
         init_linear(self)
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
         """The attention alone, before the output projection: (b, *, dim) to (b, *, num_heads · head_dim)."""
-        qkv = self.qkv(x).flatten(1, -2).unflatten(-1, [3, self.num_heads, self.head_dim])
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-        return out.flatten(2).unflatten(1, x.shape[1:-1])
+        q, k, v = self.qkv(x).flatten(1, -2).chunk(3, dim=-1)
+        return attend(q, k, v, self.num_heads).unflatten(1, x.shape[1:-1])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.dropout(self.proj(self.mix(x)))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from hybrid_nets.blocks.dca_cpu import read_channels, read_tokens, reads
 from hybrid_nets.blocks.products import attend
 
 __all__ = ["ChannelCrossAttention", "CrossAttention", "ScaleShift", "SpatialCrossAttention"]
@@ -36,10 +37,28 @@ class CrossAttention(nn.Module):
         for i, norm in enumerate(self.norms):
             normed.append(norm(tokens[i]))
         everything = torch.cat(normed, dim=2)
-        mixed: list[torch.Tensor] = []
+        if torch.jit.is_scripting():
+            read = self.read(normed, everything)
+        else:
+            read = self.read_python(normed, everything)
+        for i, part in enumerate(read):
+            read[i] = tokens[i] + part
+        return read
+
+    def read(self, normed: list[torch.Tensor], everything: torch.Tensor) -> list[torch.Tensor]:
+        """What each level gets from all of them."""
+        out: list[torch.Tensor] = []
         for i, level in enumerate(self.levels):
-            mixed.append(tokens[i] + level(normed[i], everything))
-        return mixed
+            out.append(level(normed[i], everything))
+        return out
+
+    def read_python(self, normed: list[torch.Tensor], everything: torch.Tensor) -> list[torch.Tensor]:
+        """What TorchScript can't compile: on a CPU without gradients all levels at once."""
+        joint = self.levels[0].joint
+        if joint is None or not reads(everything):
+            return self.read(normed, everything)
+        samples = [joint(self.levels, sample) for sample in everything]
+        return [torch.stack(parts) for parts in zip(*samples)]
 
 
 class ChannelCrossAttention(nn.Module):
@@ -59,17 +78,18 @@ class ChannelCrossAttention(nn.Module):
     def __init__(self, own: int, total: int, num_heads: int = 1) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.joint = read_channels if num_heads == 1 else None
         self.scale = total**-0.5  # for any number of heads
         self.query, self.proj = ScaleShift(own), ScaleShift(own)
         self.key, self.value = ScaleShift(total), ScaleShift(total)
 
     def forward(self, own: torch.Tensor, everything: torch.Tensor) -> torch.Tensor:
         """The level's tokens (b, P, own) and all levels' (b, P, total) to (b, P, own)."""
-        query = split_heads(self.query(own), self.num_heads).transpose(2, 3)
-        key = split_heads(self.key(everything), self.num_heads).transpose(2, 3)
-        value = split_heads(self.value(everything), self.num_heads).transpose(2, 3)
-        mixed = attend(query, key, value, self.scale)
-        return self.proj(mixed.permute(0, 3, 1, 2).flatten(2))
+        query = split_channels(self.query(own), self.num_heads)
+        key = split_channels(self.key(everything), self.num_heads)
+        value = split_channels(self.value(everything), self.num_heads)
+        mixed = attend(query, key, value, 1, self.scale)
+        return self.proj(mixed.unflatten(0, [-1, self.num_heads]).flatten(1, 2).transpose(1, 2))
 
 
 class SpatialCrossAttention(nn.Module):
@@ -88,17 +108,15 @@ class SpatialCrossAttention(nn.Module):
 
     def __init__(self, own: int, total: int, num_heads: int = 4) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.joint = num_heads, read_tokens
         self.scale = (total // num_heads) ** -0.5
         self.query, self.key = ScaleShift(total), ScaleShift(total)
         self.value, self.proj = ScaleShift(own), ScaleShift(own)
 
     def forward(self, own: torch.Tensor, everything: torch.Tensor) -> torch.Tensor:
         """The level's tokens (b, P, own) and all levels' (b, P, total) to (b, P, own)."""
-        query = split_heads(self.query(everything), self.num_heads)
-        key = split_heads(self.key(everything), self.num_heads)
-        value = split_heads(self.value(own), self.num_heads)
-        return self.proj(attend(query, key, value, self.scale).transpose(1, 2).flatten(2))
+        query, key, value = self.query(everything), self.key(everything), self.value(own)
+        return self.proj(attend(query, key, value, self.num_heads, self.scale))
 
 
 class ScaleShift(nn.Module):
@@ -116,6 +134,6 @@ class ScaleShift(nn.Module):
         return torch.addcmul(self.bias, x, self.weight)
 
 
-def split_heads(tokens: torch.Tensor, num_heads: int) -> torch.Tensor:
-    """(b, P, c) to (b, heads, P, c / heads)."""
-    return tokens.unflatten(2, [num_heads, -1]).transpose(1, 2)
+def split_channels(tokens: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """(b, P, c) to (b · heads, c / heads, P): a channel is what reads and is read."""
+    return tokens.transpose(1, 2).unflatten(1, [num_heads, -1]).flatten(0, 1)

@@ -24,8 +24,10 @@ from hybrid_nets.blocks.cross_attention import (
     ScaleShift,
     SpatialCrossAttention,
 )
+from hybrid_nets.blocks.dca_cpu import covers_expand, expand_fast
 from hybrid_nets.blocks.layout import fast_layout
 from hybrid_nets.blocks.pool import GridPool
+from hybrid_nets.blocks.products import linear
 from hybrid_nets.blocks.sizes import as_grid
 
 __all__ = ["DualCrossAttention"]
@@ -161,7 +163,17 @@ class Expand(nn.Module):
 
     def forward(self, tokens: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """(b, P, c) and the skip (b, c, *) to (b, c, *)."""
-        cells = fast_layout(self.conv(tokens.transpose(1, 2).unflatten(2, self.grid)))
+        tokens = linear(tokens, self.conv.weight.flatten(1), self.conv.bias)
+        if torch.jit.is_scripting():
+            return self.finish(tokens, skip)
+        else:
+            if covers_expand(self.adn, skip):
+                return expand_fast(tokens, self.grid, skip, self.adn, self.mode)
+            return self.finish(tokens, skip)
+
+    def finish(self, tokens: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """What comes after the convolution."""
+        cells = fast_layout(tokens.unflatten(1, self.grid).movedim(-1, 1))
         return self.adn(skip + F.interpolate(cells, skip.shape[2:], mode=self.mode, align_corners=True))
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from hybrid_nets.blocks.slabs import Moments, NormAct, as_images, channels_last, covers, new_map, slabs
 
-__all__ = ["ChannelNorm", "NormActivation", "fuse_norm"]
+__all__ = ["ChannelNorm", "NormActivation", "fuse_norm", "scale_and_shift"]
 
 
 class ChannelNorm(nn.Module):
@@ -105,6 +105,12 @@ def fuse_norm(unit: nn.Module) -> nn.Module:
     if type(unit.adn.N).__name__ == ChannelNorm.__name__:
         unit.adn = NormActivation(OrderedDict(unit.adn.named_children()))
     return unit
+
+
+def scale_and_shift(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a BatchNorm in evaluation multiplies each channel by, and what it adds to that."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return scale, norm.bias - norm.running_mean * scale
 
 
 class NormFunction(torch.autograd.Function):

@@ -18,12 +18,11 @@ from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from hybrid_nets.blocks.attention import SelfAttention, TransformerBlock
-from hybrid_nets.blocks.convutr_cpu import conv_utr
+from hybrid_nets.blocks.convutr_cpu import conv_utr, covers_conv_utr
 from hybrid_nets.blocks.fast_conv import FastConvolution, fast_conv
 from hybrid_nets.blocks.layout import fast_layout
 from hybrid_nets.blocks.plain import PlainInput
 from hybrid_nets.blocks.sizes import check_input
-from hybrid_nets.blocks.slabs import covers
 from hybrid_nets.blocks.unet import conv_norm_relu, double_conv, up_conv
 
 __all__ = ["MobileUtr"]
@@ -197,9 +196,8 @@ class ConvUtr(nn.Module):
         if torch.jit.is_scripting():
             return self.mix(x)
         else:
-            return (
-                self.mix(x) if torch.is_grad_enabled() or not covers(x) else conv_utr(x, self.spatial, self.pointwise)
-            )
+            fast = covers_conv_utr(x, self.spatial)
+            return conv_utr(x, self.spatial, self.pointwise) if fast else self.mix(x)
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.spatial(x)

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Norm
 
-from hybrid_nets.blocks import norm
+from hybrid_nets import DualCrossAttention
+from hybrid_nets.blocks import convutr_cpu, norm, products
 from hybrid_nets.blocks.conv import conv_norm_act
 from hybrid_nets.blocks.fast_conv import FastConv3d, FastConvolution
-from hybrid_nets.blocks.products import attend
+from hybrid_nets.blocks.products import FEWEST, FastLinear, attend, attend_plain
 from hybrid_nets.nets.mobileutr import ConvUtr
 
 
@@ -23,11 +24,52 @@ def check_gradients(fast: torch.Tensor, plain: torch.Tensor, inputs: list[torch.
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+def randomise_norms(module: torch.nn.Module) -> None:
+    """Statistics and weights of BatchNorm unlike those it starts with."""
+    for name, tensor in module.state_dict().items():
+        if ".N." in name and tensor.is_floating_point():
+            tensor.uniform_(0.5, 2)
+
+
 def test_attention_by_convolutions() -> None:
     torch.manual_seed(0)
-    query, key, value = (torch.randn(2, 3, n, c, requires_grad=True) for n, c in ((20, 8), (12, 8), (12, 5)))
-    fast, plain = attend(query, key, value, 0.7), F.scaled_dot_product_attention(query, key, value, scale=0.7)
+    query, key, value = (torch.randn(2, n, 3 * c, requires_grad=True) for n, c in ((20, 8), (12, 8), (12, 5)))
+    fast, plain = attend(query, key, value, 3, 0.7), attend_plain(query, key, value, 3, 0.7)
     check_gradients(fast, plain, [query, key, value])
+
+
+def test_attention_without_gradients_takes_some_queries_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(products, "SCORES", 2**15)
+    query, key, value = torch.randn(2, FEWEST + 7, 3, 3, 8).unbind(2)  # as they lie in one map of all three
+    query, key, value = (part.flatten(2) for part in (query, key, value))
+    with torch.no_grad():
+        fast, plain = attend(query, key, value, 3), attend_plain(query, key, value, 3, None)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(fast, plain)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_by_convolution(bias: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = FastLinear(24, 16, bias), torch.randn(2, FEWEST, 3, 24).transpose(1, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("options", [{}, {"channel_heads": 2, "blocks": 2}, {"post_norm": False}])
+def test_dual_cross_attention_all_levels_at_once(dims: int, options: dict) -> None:
+    torch.manual_seed(0)
+    refine = DualCrossAttention(dims, (8, 16), (16, 17, 2)[:dims], **options).eval()
+    randomise_norms(refine)
+    skips = [torch.randn(2, 8, 20, 36, 6)[(...,) + (0,) * (3 - dims)], torch.randn(2, 16, *(10, 18, 3)[:dims])]
+    before = [skip.clone() for skip in skips]
+    with torch.no_grad():
+        fast = refine(skips)
+    for ours, plain, skip, copy in zip(fast, refine(skips), skips, before):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+        assert torch.equal(skip, copy)
 
 
 @pytest.mark.parametrize("size", [(6, 4, 5), (40, 40, 5)])  # on both sides of PyTorch's threshold
@@ -38,15 +80,26 @@ def test_convolution_by_onednn(size: tuple[int, ...]) -> None:
     check_gradients(unit(x), unit.adn(unit.conv(x)), [x, unit.conv.weight])
 
 
-def test_conv_utr_slab_by_slab() -> None:
+@pytest.mark.parametrize(("dims", "norm_name"), [(2, "batch"), (3, "channel")])
+def test_conv_utr_slab_by_slab(dims: int, norm_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    block = ConvUtr(3, 8, "channel", 7).eval()
-    x = torch.randn(2, 8, 12, 9, 10)
+    monkeypatch.setattr(convutr_cpu, "WIDE", 2**13)
+    block = ConvUtr(dims, 8, norm_name, 7).eval()
+    randomise_norms(block)
+    x = torch.randn(2, 8, *(12, 19, 10)[:dims])
     before = x.clone()
     with torch.no_grad():
         fast, plain = block(x), block.mix(x)
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
     assert torch.equal(x, before)
+
+
+def test_conv_utr_learns_statistics_without_gradients() -> None:
+    torch.manual_seed(0)
+    block, x = ConvUtr(2, 8, "batch", 3).train(), torch.randn(2, 8, 6, 5)
+    with torch.no_grad():
+        block(x)
+    assert all(unit.adn.N.num_batches_tracked == 1 for unit in (block.spatial, *block.pointwise))
 
 
 def test_next_to_another_copy_of_this_package(monkeypatch: pytest.MonkeyPatch) -> None:
