@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hybrid_nets.inferers import SlabInferer, SlabSliceInferer, labels_only
     from hybrid_nets.losses import StructureLoss
     from hybrid_nets.memory import keep_memory
+    from hybrid_nets.mixture import IntensityMixtured
     from hybrid_nets.nets.dca_unet import DCAUNet
     from hybrid_nets.nets.glims import GLIMS
     from hybrid_nets.nets.hylt import HyLT
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from hybrid_nets.slices import contour_slice
     from hybrid_nets.stopping import StopHandler
     from hybrid_nets.synthesis import DecodeAnatomyd, RandBrainScand, make_brain_tissue
+    from hybrid_nets.thick_parts import KeepThickPartsd
     from hybrid_nets.transforms import CheckImaged, StandardizeChannelsd, StandardizeLabelsd
     from hybrid_nets.writers import AtomicNibabelWriter, AtomicPictureWriter, case_name
 
@@ -62,6 +64,8 @@ __all__ = [
     "HistoryHandler",
     "HyLT",
     "InputError",
+    "IntensityMixtured",
+    "KeepThickPartsd",
     "LazyCases",
     "MaskToForegroundd",
     "MobileUtr",
@@ -118,6 +122,8 @@ MODULES = {
     "HistoryHandler": "history",
     "HyLT": "nets.hylt",
     "InputError": "errors",
+    "IntensityMixtured": "mixture",
+    "KeepThickPartsd": "thick_parts",
     "LazyCases": "datalist",
     "MaskToForegroundd": "pictures",
     "MobileUtr": "nets.mobileutr",

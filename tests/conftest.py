@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # pytest -n: torch, not imported yet, must not take all cores in each
-    threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(threads, 1)))
 sys.path[:0] = [str(ROOT / folder) for folder in ("tests", "tests/nets", "tests/phantoms", "tools")]
 
 os.environ.setdefault("HYBRID_NETS_CACHE", str(ROOT / ".cache"))  # phantoms are made once, and not in the user's home

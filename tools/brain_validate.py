@@ -44,17 +44,21 @@ def brain_validate(
     cases: str | tuple | None = None,
     overlap: float = 0.5,
     roi_size: int = 96,
+    refine: bool = True,
     out: str | None = None,
     figure: str | None = None,
     figure_case: str = "t1",
     threads: int = 1,
 ) -> None:
-    """Segment and measure; CASES names some of them, with commas between, and "drawn" is all drawn ones."""
+    """Segment and measure; CASES names some of them, with commas between, and "drawn" is all drawn ones.
+
+    REFINE is the bundle's option.
+    """
     torch.set_num_threads(threads)
     wanted = cases.split(",") if isinstance(cases, str) else cases
     with tempfile.TemporaryDirectory() as folder:
         found = make_cases(Path(folder) / "cases", wanted)
-        segment(Path(folder), checkpoint, overlap, roi_size)
+        segment(Path(folder), checkpoint, {"overlap": overlap, "roi_size": [roi_size] * 3, "refine": refine})
         files = {case.name: Path(folder) / "out" / f"{case.name}_seg.nii.gz" for case in found}
         predictions = {name: np.asarray(nib.load(file).dataobj) for name, file in files.items()}
         results = {case.name: measure(predictions[case.name], case.label) for case in found}
@@ -67,20 +71,20 @@ def brain_validate(
             case = next(case for case in found if case.name == figure_case)
             save_figure(figure, case, predictions[figure_case])
     if out:
-        content = {"checkpoint": Path(checkpoint).name, "overlap": overlap, "roi_size": roi_size, "dice": results}
+        content = {"checkpoint": Path(checkpoint).name, "overlap": overlap, "roi_size": roi_size, "refine": refine}
+        content["dice"] = results
         with replacing(out) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def segment(folder: Path, checkpoint: str, overlap: float, roi_size: int) -> None:
+def segment(folder: Path, checkpoint: str, options: dict) -> None:
     monai.bundle.run(
         config_file=str(CONFIG),
         dataset_dir=str(folder / "cases"),
         output_dir=str(folder / "out"),
         checkpoints=[str(Path(checkpoint).resolve())],
-        overlap=overlap,
-        roi_size=[roi_size] * 3,
         device="cpu",
+        **options,
     )
 
 

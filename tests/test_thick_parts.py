@@ -1,0 +1,74 @@
+"""What is thick stays, with what lies beside it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from hybrid_nets import KeepThickPartsd
+
+SIZE = 48
+
+
+def as_probabilities(label: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.one_hot(label, 4).movedim(-1, 0).float()
+
+
+def distance(*centre: int) -> torch.Tensor:
+    axes = torch.meshgrid(*[torch.arange(SIZE)] * 3, indexing="ij")
+    return torch.stack([(axis - c) ** 2 for axis, c in zip(axes, centre)]).sum(0).sqrt()
+
+
+@pytest.fixture
+def head() -> torch.Tensor:
+    """A ball of class 3 in a shell of 2 and one of 1, in a thin scalp of 2; a small and a smaller ball of 2."""
+    label, middle = torch.zeros(SIZE, SIZE, SIZE, dtype=torch.long), distance(20, 24, 24)
+    for radius, value in ((20, 2), (18, 0), (15, 1), (13, 2), (9, 3)):
+        label[middle < radius] = value
+    label[distance(42, 24, 24) < 5.6] = 2
+    label[distance(44, 6, 6) < 3.5] = 2
+    return label
+
+
+def keep(label: torch.Tensor, **options: object) -> torch.Tensor:
+    found = KeepThickPartsd("pred", classes=[2, 3], **options)({"pred": as_probabilities(label)})["pred"]
+    assert torch.equal(found.sum(0), torch.ones_like(found[0]))
+    return found.argmax(0)
+
+
+def test_sheets_and_small_pieces_go_and_what_lies_beside_stays(head: torch.Tensor) -> None:
+    found = keep(head, radius=4, margin=3)
+    inner = torch.where(distance(20, 24, 24) < 15, head, 0)
+    assert torch.equal(found, inner)
+
+
+def test_a_second_large_piece_stays_if_its_share_is_enough(head: torch.Tensor) -> None:
+    assert keep(head, radius=2, margin=1, share=0.001)[42, 24, 24] == 2
+    assert keep(head, radius=2, margin=1, share=0.5)[42, 24, 24] == 0
+
+
+def test_what_thick_parts_enclose_stays() -> None:
+    middle = distance(24, 24, 24)
+    label = torch.where(middle < 22, 3, 0)
+    label[middle < 9] = 1  # farther from any thick part than the margin
+    assert torch.equal(keep(label, radius=3, margin=1), label)
+
+
+def test_a_structure_cut_by_the_border_is_no_sheet() -> None:
+    label = torch.zeros(20, 20, 20, dtype=torch.long)
+    label[:, :, :7] = 2
+    assert torch.equal(keep(label, radius=5, margin=0), label)
+    assert torch.equal(keep(torch.full_like(label, 3)), torch.full_like(label, 3))
+
+
+def test_without_anything_thick_nothing_changes(head: torch.Tensor) -> None:
+    for label in (head * (head == 1), torch.zeros_like(head)):
+        assert torch.equal(keep(label), label)
+
+
+def test_the_result_is_new_and_keeps_its_place(head: torch.Tensor) -> None:
+    pred = MetaTensor(as_probabilities(head), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
+    kept = pred.clone()
+    found = KeepThickPartsd("pred", classes=[2, 3])({"pred": pred})["pred"]
+    assert torch.equal(found.affine, pred.affine) and torch.equal(pred, kept)
