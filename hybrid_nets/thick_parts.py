@@ -17,15 +17,16 @@ class KeepThickPartsd(MapTransform):
     """Make all background but the thick parts of some classes, and what lies beside these.
 
     Voxels of ``classes`` are eroded by a ball; of the pieces that are left, the largest stays, and any other that has
-    at least ``share`` of its voxels. Grown again by the ball and ``margin`` voxels, and with what they enclose then,
-    such as wide ventricles, they are where probabilities stay as they are. Elsewhere background gets all. Where no
-    piece is left, nothing is changed.
+    at least ``share`` of its voxels. Grown again by the ball and ``margin`` voxels, with bays narrower than twice
+    ``closing`` and what they enclose, such as fissures and ventricles, they are where probabilities stay as they are.
+    Elsewhere background gets all. Where no piece is left, nothing is changed.
 
     Args:
         keys: probabilities ``(k, d, h, w)`` that sum to 1, background first.
         classes: that have thick parts, such as grey and white matter.
         radius: of the ball, in voxels.
         margin: of what stays around the parts, whatever its class, in voxels.
+        closing: half the width of the bays that stay, in voxels.
         share: of the largest piece's voxels that another needs to stay.
 
     Example::
@@ -33,7 +34,7 @@ class KeepThickPartsd(MapTransform):
         >>> pred = torch.zeros(2, 24, 24, 24)
         >>> pred[1, 2:16, 2:16, 2:16] = pred[1, :, :, 20] = 1  # a cube and a sheet
         >>> pred[0] = 1 - pred[1]
-        >>> found = KeepThickPartsd("pred", classes=[1], radius=3, margin=1)({"pred": pred})["pred"]
+        >>> found = KeepThickPartsd("pred", classes=[1], radius=3, margin=1, closing=0)({"pred": pred})["pred"]
         >>> found[1, 8, 8, 8], found[1, 8, 8, 20]
         (tensor(1.), tensor(0.))
     """
@@ -44,11 +45,13 @@ class KeepThickPartsd(MapTransform):
         classes: Sequence[int],
         radius: float = 5.0,
         margin: float = 3.0,
+        closing: float = 12.0,
         share: float = 0.05,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.classes, self.radius, self.margin, self.share = list(classes), radius, margin, share
+        self.classes, self.share = list(classes), share
+        self.radius, self.margin, self.closing = radius, margin, closing
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
@@ -71,7 +74,18 @@ class KeepThickPartsd(MapTransform):
         sizes[0] = 0
         if not sizes.any():
             return None
-        stays = (sizes >= self.share * sizes.max()) & (sizes > 0)
-        outside, _ = ndimage.label(ndimage.distance_transform_edt(~stays[pieces]) > self.radius + self.margin)
-        faces = [np.take(outside, side, axis) for axis in range(outside.ndim) for side in (0, -1)]
-        return ~np.isin(outside, [value for value in np.unique(np.concatenate([f.ravel() for f in faces])) if value])
+        return self.grow((sizes >= self.share * sizes.max()) & (sizes > 0), pieces)
+
+    def grow(self, stays: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+        """What lies around the pieces whose entry in ``stays`` is true."""
+        near = self.radius + self.margin + self.closing
+        room = 1 + int(near)  # on all sides, also beyond the image's border
+        core = stays[pieces]
+        box = ndimage.find_objects(core.astype(np.uint8))[0]
+        closed = ndimage.distance_transform_edt(np.pad(~core[box], room, constant_values=True)) <= near
+        if self.closing:
+            closed = ndimage.distance_transform_edt(closed) > self.closing
+        outside, _ = ndimage.label(~closed)
+        kept = np.zeros([side + 2 * room for side in core.shape], bool)
+        kept[tuple(slice(side.start, side.stop + 2 * room) for side in box)] = outside != outside[0, 0, 0]
+        return kept[(slice(room, -room),) * core.ndim]

@@ -38,21 +38,28 @@ def keep(label: torch.Tensor, **options: object) -> torch.Tensor:
 
 
 def test_sheets_and_small_pieces_go_and_what_lies_beside_stays(head: torch.Tensor) -> None:
-    found = keep(head, radius=4, margin=3)
+    found = keep(head, radius=4, margin=3, closing=2)
     inner = torch.where(distance(20, 24, 24) < 15, head, 0)
     assert torch.equal(found, inner)
 
 
 def test_a_second_large_piece_stays_if_its_share_is_enough(head: torch.Tensor) -> None:
-    assert keep(head, radius=2, margin=1, share=0.001)[42, 24, 24] == 2
-    assert keep(head, radius=2, margin=1, share=0.5)[42, 24, 24] == 0
+    assert keep(head, radius=2, margin=1, closing=0, share=0.001)[42, 24, 24] == 2
+    assert keep(head, radius=2, margin=1, closing=0, share=0.5)[42, 24, 24] == 0
 
 
 def test_what_thick_parts_enclose_stays() -> None:
     middle = distance(24, 24, 24)
     label = torch.where(middle < 22, 3, 0)
     label[middle < 9] = 1  # farther from any thick part than the margin
-    assert torch.equal(keep(label, radius=3, margin=1), label)
+    assert torch.equal(keep(label, radius=3, margin=1, closing=0), label)
+
+
+def test_bays_stay_that_are_narrower_than_the_closing() -> None:
+    label = torch.where(distance(24, 24, 24) < 22, 3, 0)
+    label[20:28, :, 24:] = torch.where(label[20:28, :, 24:] == 3, 1, 0)  # a fissure as wide as 8 voxels
+    assert keep(label, radius=3, margin=1, closing=0)[23, 24, 40] == 0
+    assert keep(label, radius=3, margin=1, closing=6)[23, 24, 40] == 1
 
 
 def test_a_structure_cut_by_the_border_is_no_sheet() -> None:
