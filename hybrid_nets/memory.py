@@ -11,7 +11,7 @@ import torch
 __all__ = ["keep_memory", "keep_small_memory"]
 
 # Names and numbers of glibc's mallopt(3).
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 def keep_memory() -> bool:
@@ -23,7 +23,6 @@ def keep_memory() -> bool:
     Linux with glibc, or to memory of a GPU.
     """
     keep_small_memory()  # now, as it would undo this later
-    mallopt(M_ARENA_MAX, 1)  # threads that start from now on share what is kept, where each would keep its own
     return mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_TOP_PAD, 2**28)
 
 

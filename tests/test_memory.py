@@ -11,7 +11,7 @@ if sys.argv[1] == "keep":
     from hybrid_nets import keep_memory
     assert keep_memory()
 faults = []
-for _ in range(12):  # blocks may move up through what was got at once before they take an old place
+for _ in range(24):  # blocks may move up through what was got at once before they take an old place
     torch.empty(2**24).fill_(1)
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 print(faults[-1] - faults[-5])
