@@ -62,6 +62,7 @@ class StopHandler:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.explain)
 
     def start(self, _: Engine) -> None:
+        self.asked = None  # what stopped a run is no reason to stop the next
         # torchrun ends its processes itself, and other threads than the main one take no signals.
         if threading.current_thread() is not threading.main_thread() or rank_and_count()[1] > 1:
             return
