@@ -22,6 +22,8 @@ TISSUES = {"CSF": 1, "grey matter": 2, "white matter": 3}
 PADDING = 16  # voxels around the T1 image that a head may need
 SEED = 2_000_000  # training draws below 2**31, but from other streams
 NOISE = 0.1
+PERSON = Path("/usr/share/mricron/templates")  # one person's head (Colin Holmes, 27 scans averaged, of the MNI)
+PERSON_GREY, PERSON_WHITE = 68, 96  # least grey value of each: between three classes by Otsu's method, in the brain
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def make_cases(folder: Path, wanted: Sequence[str] | None = None) -> list[BrainC
         InputError: an unknown name.
     """
     makers = list_cases()
-    names = list(makers) if wanted is None else list(wanted)
+    names = [n for n in makers if PERSON.is_dir() or "person" not in n] if wanted is None else list(wanted)
     unknown = [name for name in names if name != "drawn" and name not in makers]
     if unknown:
         raise InputError(f"unknown cases {', '.join(unknown)}; known are drawn, {', '.join(makers)}.")
@@ -67,6 +69,8 @@ def list_cases() -> dict[str, Callable[[], BrainCase]]:
         "voxels_2mm": lambda: thicken(real_t1(), (2, 2, 2)),
         "slices_3mm_head": lambda: thicken(in_head(real_t1(), "T1"), (1, 1, 3)),
         "noise": lambda: add_noise(in_head(real_t1(), "T1")),
+        "person": lambda: person("ch2"),
+        "person_brain": lambda: person("ch2bet"),
         "turned": lambda: turn(real_t1(), True),
         "turned_unsaid": lambda: turn(real_t1(), False),
         **{f"flip_{axis}": lambda i=i: flip(real_t1(), i) for i, axis in enumerate("xyz")},
@@ -89,6 +93,19 @@ def real_t1() -> BrainCase:
     image = np.asarray(t1.dataobj, dtype=np.float32)
     shares = [np.asarray(map_.dataobj, dtype=np.float32) / 255 for map_ in (grey, white)]
     return BrainCase("t1", image, tissue_labels(*shares, image > 0), t1.affine)
+
+
+def person(name: str) -> BrainCase:
+    """A real head, or its brain, of Debian's package mricron-data; tissues by thresholds within its brain mask.
+
+    Raises:
+        InputError: the package is not there.
+    """
+    if not PERSON.is_dir():
+        raise InputError(f"{PERSON} is not there; on Debian or Ubuntu run 'apt-get install mricron-data'.")
+    image, brain = nib.load(PERSON / f"{name}.nii.gz"), np.asarray(nib.load(PERSON / "ch2bet.nii.gz").dataobj)
+    label = np.where(brain > 0, 1 + (brain >= PERSON_GREY) + (brain >= PERSON_WHITE), 0)
+    return BrainCase(name, np.asarray(image.dataobj, np.float32), label.astype(np.uint8), image.affine)
 
 
 def remap(case: BrainCase, contrast: str) -> BrainCase:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import brain_cases
+import nibabel as nib
 import numpy as np
 import pytest
 from brain_cases import BrainCase, add_noise, flip, in_head, make_cases, remap, thicken, turn
@@ -70,6 +72,19 @@ def test_scores() -> None:
         "grey and white": 0.6667,
     }
     assert dice(label > 5, found > 5) is None
+
+
+def test_a_real_person_where_the_package_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brain_cases, "PERSON", tmp_path)
+    head = np.array([150, 50, 80, 110], np.uint8)[:, None, None]
+    for name, image in (("ch2", head), ("ch2bet", head * (head < 150))):
+        nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    whole, brain = make_cases(tmp_path / "cases", ["person", "person_brain"])
+    assert whole.label.ravel().tolist() == brain.label.ravel().tolist() == [0, 1, 2, 3]
+    assert whole.image.max() == 150 and brain.image.max() == 110
+    monkeypatch.setattr(brain_cases, "PERSON", tmp_path / "nowhere")
+    with pytest.raises(InputError, match="apt-get install mricron-data"):
+        make_cases(tmp_path / "more", ["person"])
 
 
 def test_an_unknown_case_is_named(tmp_path: Path) -> None:
