@@ -17,9 +17,9 @@ class KeepThickPartsd(MapTransform):
     """Make all background but the thick parts of some classes, and what lies beside these.
 
     Voxels of ``classes`` are eroded by a ball; of the pieces that are left, the largest stays, and any other that has
-    at least ``share`` of its voxels. Grown again by the ball and ``margin`` voxels, with bays narrower than twice
-    ``closing`` and what they enclose, such as fissures and ventricles, they are where probabilities stay as they are.
-    Elsewhere background gets all. Where no piece is left, nothing is changed.
+    at least ``share`` of its voxels and is nearly as probable. Grown again by the ball and ``margin`` voxels, with bays
+    narrower than twice ``closing`` and what they enclose, such as fissures and ventricles, they are where probabilities
+    stay as they are. Elsewhere background gets all. Where no piece is left, nothing is changed.
 
     Args:
         keys: probabilities ``(k, d, h, w)`` that sum to 1, background first.
@@ -28,6 +28,7 @@ class KeepThickPartsd(MapTransform):
         margin: of what stays around the parts, whatever its class, in voxels.
         closing: half the width of the bays that stay, in voxels.
         share: of the largest piece's voxels that another needs to stay.
+        doubt: by how much the mean probability of ``classes`` in a piece that stays may fall short of the largest's.
 
     Example::
 
@@ -47,17 +48,19 @@ class KeepThickPartsd(MapTransform):
         margin: float = 3.0,
         closing: float = 12.0,
         share: float = 0.05,
+        doubt: float = 0.05,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.classes, self.share = list(classes), share
+        self.classes, self.share, self.doubt = list(classes), share, doubt
         self.radius, self.margin, self.closing = radius, margin, closing
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for key in self.key_iterator(d):
-            labels = d[key].as_subclass(torch.Tensor).argmax(0).cpu().numpy()
-            kept = self.find(np.isin(labels, self.classes))
+            pred = d[key].as_subclass(torch.Tensor)
+            mask = np.isin(pred.argmax(0).cpu().numpy(), self.classes)
+            kept = self.find(mask, pred[self.classes].sum(0).cpu().numpy())
             d[key] = d[key].clone()
             if kept is not None:
                 outside = torch.from_numpy(~kept).to(d[key].device)
@@ -65,7 +68,7 @@ class KeepThickPartsd(MapTransform):
                 d[key][0, outside] = 1
         return d
 
-    def find(self, mask: np.ndarray) -> np.ndarray | None:
+    def find(self, mask: np.ndarray, probability: np.ndarray) -> np.ndarray | None:
         """Where to leave things as they are; None if nothing in ``mask`` is thick enough."""
         # Beyond the border there is nothing to be far from: it cuts a structure off, and doesn't make it thin.
         deep = mask if mask.all() else ndimage.distance_transform_edt(mask) > self.radius
@@ -74,7 +77,9 @@ class KeepThickPartsd(MapTransform):
         sizes[0] = 0
         if not sizes.any():
             return None
-        return self.grow((sizes >= self.share * sizes.max()) & (sizes > 0), pieces)
+        sure = np.bincount(pieces.ravel(), probability.ravel()) / sizes.clip(1)
+        large = (sizes >= self.share * sizes.max()) & (sizes > 0)
+        return self.grow(large & (sure >= sure[sizes.argmax()] - self.doubt), pieces)
 
     def grow(self, stays: np.ndarray, pieces: np.ndarray) -> np.ndarray:
         """What lies around the pieces whose entry in ``stays`` is true."""

@@ -48,6 +48,16 @@ def test_a_second_large_piece_stays_if_its_share_is_enough(head: torch.Tensor) -
     assert keep(head, radius=2, margin=1, closing=0, share=0.5)[42, 24, 24] == 0
 
 
+@pytest.mark.parametrize(("doubt", "expected"), [(0.05, 0), (0.3, 2)])
+def test_a_second_large_piece_goes_if_the_network_is_less_sure_of_it(doubt: float, expected: int) -> None:
+    label = torch.where(distance(14, 24, 24) < 12, 3, torch.where(distance(38, 24, 24) < 9, 2, 0))
+    pred = as_probabilities(label)
+    pred[:2, 28:] = pred[:2, 28:] * 0.8 + 0.1  # of the second piece it is sure to 0.8
+    pred[2:, 28:] *= 0.8
+    found = KeepThickPartsd("pred", classes=[2, 3], radius=3, closing=0, doubt=doubt)({"pred": pred})["pred"]
+    assert found[:, 14, 24, 24].argmax() == 3 and found[:, 38, 24, 24].argmax() == expected
+
+
 def test_what_thick_parts_enclose_stays() -> None:
     middle = distance(24, 24, 24)
     label = torch.where(middle < 22, 3, 0)
