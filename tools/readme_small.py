@@ -31,6 +31,7 @@ LIMIT = 1800  # seconds for a block, many times what one takes
 # Pattern → replacement, for what a document says of its reader's machine or of sizes.
 CHANGES = (
     (r"--(epochs|val_interval|rounds|local_epochs) \d+", r"--\1 1"),
+    (r"--roi_size \"\[96,96,96\]\"", '--roi_size "[32,32,32]"'),
     (r"--spacing (\"?)\[[\d.,]+\]", r"--spacing \1[9,9,9]"),
     (r"(hybrid-nets plan .*?)(?=  #|$)", r"\1 --memory 0.2"),
     (r"\b512 512 800\b", "96 96 128"),
