@@ -60,7 +60,7 @@ class KeepThickPartsd(MapTransform):
         for key in self.key_iterator(d):
             pred = d[key].as_subclass(torch.Tensor)
             mask = np.isin(pred.argmax(0).cpu().numpy(), self.classes)
-            kept = self.find(mask, pred[self.classes].sum(0).cpu().numpy())
+            kept = self.find(mask, pred[self.classes].sum(0).float().cpu().numpy())
             d[key] = d[key].clone()
             if kept is not None:
                 outside = torch.from_numpy(~kept).to(d[key].device)
