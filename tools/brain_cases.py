@@ -23,7 +23,7 @@ PADDING = 16  # voxels around the T1 image that a head may need
 SEED = 2_000_000  # training draws below 2**31, but from other streams
 NOISE = 0.1
 PERSON = Path("/usr/share/mricron/templates")  # one person's head (Colin Holmes, 27 scans averaged, of the MNI)
-PERSON_GREY, PERSON_WHITE = 68, 96  # least grey value of each: between three classes by Otsu's method, in the brain
+PERSON_GREY, PERSON_WHITE = 68, 96  # least grey value of each, near Otsu's 67.8 and 96.1 for three classes in the brain
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ t1_head: with a head drawn around it by this package's generator, from a seed th
 t2, flair, pd: each grey value replaced so that the tissues' medians take that contrast's brightness; *_head: in a head;
 slices_3mm, voxels_2mm: means of 3 slices, of 2 x 2 x 2 voxels; noise: with a head and a noise of 10 % of white matter;
 turned: a quarter turn about each of two axes, with a header that says so; turned_unsaid: the same, header silent;
-person, person_brain: a real head and its brain, not the T1's (package mricron-data; left out without it). Its truth is
-thresholds on the grey values in the brain mask that comes with it, which has no CSF around the cortex: a rough one;
 flip_*: mirrored with a silent header; "agrees" is their Dice with the segmentation of t1, mirrored.
+
+Not made from the T1: person, person_brain, a real head and its brain (Debian's package mricron-data; left out without
+it). Their truth is rough: thresholds on the grey values in the brain mask that comes with them, which has no CSF around
+the cortex.
 """
 
 from __future__ import annotations
