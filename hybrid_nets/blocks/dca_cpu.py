@@ -15,7 +15,7 @@ from torch import nn
 
 from hybrid_nets.blocks.layout import fast_layout, is_plain
 from hybrid_nets.blocks.norm import scale_and_shift
-from hybrid_nets.blocks.products import attend_sample, by_head, product, runs
+from hybrid_nets.blocks.products import attend_sample, by_head, product, runs, weigh
 
 __all__ = ["covers_expand", "expand_fast", "read_channels", "read_tokens", "reads"]
 
@@ -38,7 +38,7 @@ def read_channels(levels: Sequence[nn.Module], tokens: torch.Tensor) -> list[tor
         query, key, value, proj = level.query, level.key, level.value, level.proj
         scores = torch.addcmul(query.bias[:, None] * sums, products, query.weight[:, None]) * (level.scale * key.weight)
         totals = torch.addcmul(len(tokens) * query.bias, own, query.weight)
-        mix = scores.addcmul_(totals[:, None], level.scale * key.bias).softmax(1)
+        mix = weigh(scores.addcmul_(totals[:, None], level.scale * key.bias))
         biases.append(torch.addcmul(proj.bias, mix @ value.bias, proj.weight))
         weights.append(mix * value.weight * proj.weight[:, None])
     return list(product(tokens, torch.cat(weights), torch.cat(biases)).split(sizes, dim=1))

@@ -12,9 +12,12 @@ from torch import nn
 
 from hybrid_nets.blocks.layout import is_plain
 
-__all__ = ["FastLinear", "attend", "attend_sample", "by_head", "linear", "product", "runs"]
+__all__ = ["FastLinear", "attend", "attend_sample", "by_head", "linear", "product", "runs", "weigh"]
 
 FEWEST = 256  # rows from which on a convolution wins, though it brings the weights into an order of its own first
+# Where scores lie far apart, softmax gives less than float32's least normal number, 1.2e-38. On some processors a
+# convolution takes a hundred times as long over such weights.
+LEAST = 1e-30
 SCORES = 2**22  # scores of all heads at a time, 16 MiB
 
 
@@ -102,8 +105,14 @@ def attend_sample(query: torch.Tensor, keys: torch.Tensor, value: torch.Tensor, 
     mixed = []
     for part in query.split(max(1, SCORES // len(keys))):
         scores = product(part, keys, groups=num_heads).unflatten(1, [num_heads, -1])
-        mixed.append(product(scores.softmax(2).flatten(1), value.T, groups=num_heads))
+        mixed.append(product(weigh(scores).flatten(1), value.T, groups=num_heads))
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+
+def weigh(scores: torch.Tensor) -> torch.Tensor:
+    """Softmax along the last axis; weights too small to matter are 0."""
+    weights = scores.softmax(-1)
+    return F.threshold(weights, LEAST, 0, inplace=not weights.requires_grad)
 
 
 def by_head(tokens: torch.Tensor, num_heads: int) -> torch.Tensor:

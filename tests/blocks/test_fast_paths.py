@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Norm
 
 from hybrid_nets import DualCrossAttention
-from hybrid_nets.blocks import convutr_cpu, norm, products
+from hybrid_nets.blocks import convutr_cpu, dca_cpu, norm, products
 from hybrid_nets.blocks.conv import conv_norm_act
 from hybrid_nets.blocks.fast_conv import FastConv3d, FastConvolution
 from hybrid_nets.blocks.products import FEWEST, FastLinear, attend, attend_plain
@@ -70,6 +70,20 @@ def test_dual_cross_attention_all_levels_at_once(dims: int, options: dict) -> No
     for ours, plain, skip, copy in zip(fast, refine(skips), skips, before):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
         assert torch.equal(skip, copy)
+
+
+def test_channels_attention_without_subnormal_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    refine, seen = DualCrossAttention(2, (8, 16), 16, spatial_attention=False).eval(), []
+    monkeypatch.setattr(dca_cpu, "product", lambda a, b, *rest: seen.append(b) or products.product(a, b, *rest))
+    for level in refine.blocks[0].channel.levels:  # scores that lie far apart
+        level.query.weight.data.fill_(2)
+        level.key.weight.data.fill_(2)
+    with torch.no_grad():
+        refine([torch.randn(1, 8, 32, 32), torch.randn(1, 16, 16, 16)])
+    weights = seen[-1]
+    assert ((weights == 0) | (weights.abs() > torch.finfo(torch.float32).tiny)).all()
+    assert (weights == 0).any()
 
 
 @pytest.mark.parametrize("size", [(6, 4, 5), (40, 40, 5)])  # on both sides of PyTorch's threshold
