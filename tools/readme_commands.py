@@ -93,9 +93,9 @@ def find_problem(block: Block, named: set[tuple[str, str]], root: Path) -> str:
 
 
 def run_by_ci(script: str) -> Iterator[tuple[str, str]]:
-    """Document and name of the blocks that ``.ci/run`` has printed, its loops written out."""
+    """Document and name of the blocks that ``.ci/run`` runs by its function ``commands``, its loops written out."""
     loops = {variable: words.split() for variable, words in re.findall(r"for (\w+) in (.+?); do", script)}
-    for words in re.findall(r'readme_commands\.py "?([^\s"]+\.md)"? "?([\w$]+)', script):
+    for words in re.findall(r'^ *commands "?([^\s"]+\.md)"? "?([\w$]+)', script, flags=re.MULTILINE):
         used = [variable for variable in loops if any(f"${variable}" in word for word in words)]
         for values in itertools.product(*(loops[variable] for variable in used)):
             document, name = words

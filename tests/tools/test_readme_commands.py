@@ -23,7 +23,7 @@ def test_every_block_says_how_it_is_run() -> None:
 def repository(tmp_path: Path) -> Path:
     """Documents with a README of three blocks, and what CI runs of them."""
     (tmp_path / ".ci").mkdir()
-    (tmp_path / ".ci" / "run").write_text("python tools/readme_commands.py README.md run\n")
+    (tmp_path / ".ci" / "run").write_text("commands README.md run\n")
     return tmp_path
 
 
@@ -57,9 +57,10 @@ def test_a_name_without_a_block_is_named(repository: Path) -> None:
 
 def test_reads_what_ci_runs_from_its_loops() -> None:
     script = """
-        commands=$(python tools/readme_commands.py README.md run)
+        found=$(python tools/readme_commands.py "$1" "$2")
+        commands README.md run
         for page in one two; do
-            python tools/readme_commands.py "docs/$page.md" "$page" |
+            commands "docs/$page.md" "$page" "$one_epoch"
     """
     assert set(run_by_ci(script)) == {("README.md", "run"), ("docs/one.md", "one"), ("docs/two.md", "two")}
 
