@@ -10,7 +10,7 @@ from monai.networks.blocks import Convolution
 from torch import nn
 
 from hybrid_nets.blocks.norm import fuse_norm
-from hybrid_nets.blocks.slabs import Moments, as_images, channels_last, covers, new_map, slabs
+from hybrid_nets.blocks.slabs import Moments, as_images, channels_last, covers, new_map, project, slabs
 
 __all__ = ["PatchUnit", "PointwiseConv", "conv_norm_act"]
 
@@ -37,32 +37,31 @@ class PatchUnit(Convolution):
         for index in range(len(x)):
             images, goal = [as_images(part, index) for part in maps], as_images(out, index)
             moments = Moments(conv.out_channels)
-            for slab in slabs(images[0][:: 1 if up else step], max(conv.in_channels, conv.out_channels) * step):
-                for place, part in self.convolve(images, slab):
-                    goal[place] = part
-                    moments.add(part)
+            if step == 1:
+                for slab in slabs(goal, max(conv.in_channels, conv.out_channels)):
+                    project([part[slab] for part in images], conv.weight.flatten(1), goal[slab])
+                    moments.add(goal[slab])
+            else:
+                for slab in slabs(images[0][:: 1 if up else step], max(conv.in_channels, conv.out_channels) * step):
+                    for place, part in self.convolve(images[0], slab):
+                        goal[place] = part
+                        moments.add(part)
             self.adn.apply_(goal, moments)
         return out
 
-    def convolve(self, images: list[torch.Tensor], slab: slice) -> Iterator[tuple[slice, torch.Tensor]]:
+    def convolve(self, images: torch.Tensor, slab: slice) -> Iterator[tuple[slice, torch.Tensor]]:
         """By 2-D convolutions, whose kernels are faster: where a piece of the result lies, and the piece.
 
         Upsampling, ``slab`` is one of the input, otherwise of the output.
         """
         weight, step = self.conv.weight, self.conv.stride[0]
-
-        def read(start: int, stop: int, every: int) -> torch.Tensor:
-            parts = [part[start:stop:every] for part in images]
-            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
         if isinstance(self.conv, nn.ConvTranspose3d):
-            source = read(slab.start, slab.stop, 1)
             for tap in range(step):
-                part = F.conv_transpose2d(source, weight[:, :, tap], stride=step)
+                part = F.conv_transpose2d(images[slab], weight[:, :, tap], stride=step)
                 yield slice(slab.start * step + tap, slab.stop * step, step), part
         else:
             taps = [
-                F.conv2d(read(slab.start * step + tap, slab.stop * step, step), weight[:, :, tap], stride=step)
+                F.conv2d(images[slab.start * step + tap : slab.stop * step : step], weight[:, :, tap], stride=step)
                 for tap in range(step)
             ]
             yield slab, sum(taps[1:], taps[0])

@@ -11,10 +11,19 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from hybrid_nets.blocks.depthwise import depthwise, depthwise_weight_grad
-from hybrid_nets.blocks.slabs import Moments, NormAct, as_images, channels_last, new_map, slabs, work_maps
+from hybrid_nets.blocks.slabs import (
+    Moments,
+    NormAct,
+    as_images,
+    as_tokens,
+    channels_last,
+    new_map,
+    project,
+    slabs,
+    work_maps,
+)
 
 __all__ = ["DACBFunction"]
 
@@ -80,75 +89,67 @@ class Run:
     def slabs(self) -> Iterator[slice]:
         return slabs(self.x, 3 * self.channels)
 
-    def branch(self, i: int) -> slice:
-        """Branch i's channels."""
-        return slice(i * self.channels, (i + 1) * self.channels)
-
     def forward(self, out: torch.Tensor, eps: float) -> list[NormAct]:
         """The block's result in ``out``, which may be ``x``; returns the norms, which ``repeat`` needs."""
         c, w = self.channels, self.weights
-        self.raw, self.wide, self.thin = work_maps(self.x, [3 * c, 2 * c, c])
+        *self.raw, self.wide, self.thin = work_maps(self.x, [c, c, c, 2 * c, c])
         self.total = out
-        self.norm = NormAct(self.convolve(True), torch.cat(w[3:6]), torch.cat(w[6:9]), eps, torch.cat(w[9:12]))
+        self.norms = [NormAct(m, w[3 + i], w[6 + i], eps, w[9 + i]) for i, m in enumerate(self.convolve(True))]
         self.wide_norm = NormAct(self.widen(True), None, None, eps, w.widen_slope)
         self.thin_norm = NormAct(self.narrow(True), None, None, eps, w.narrow_slope)
         self.norm_out = NormAct(self.add(True), None, None, eps, w.slope)
         for slab in self.slabs():
             self.norm_out.apply(out[slab], out[slab])
-        return [self.norm, self.wide_norm, self.thin_norm, self.norm_out]
+        return [*self.norms, self.wide_norm, self.thin_norm, self.norm_out]
 
     def repeat(self, norms: list[NormAct]) -> None:
         """Make the raw maps again, for the backward pass."""
         c = self.channels
-        self.raw, self.wide, self.thin, self.total, self.grad_wide, self.spare = work_maps(
-            self.x, [3 * c, 2 * c, c, c, 2 * c, c]
+        *self.raw, self.wide, self.thin, self.total, self.grad_wide, self.spare = work_maps(
+            self.x, [c, c, c, 2 * c, c, c, 2 * c, c]
         )
-        self.norm, self.wide_norm, self.thin_norm, self.norm_out = (norm.again() for norm in norms)
+        *self.norms, self.wide_norm, self.thin_norm, self.norm_out = (norm.again() for norm in norms)
         self.convolve(False), self.widen(False), self.narrow(False), self.add(False)
 
-    def convolve(self, measure: bool) -> Moments:
-        """The three branches' raw maps side by side."""
-        moments = [Moments(self.channels) for _ in range(3)]
-        for i in range(3):
-            goal = self.raw[:, self.branch(i)]
+    def convolve(self, measure: bool) -> list[Moments]:
+        """The three branches' raw maps."""
+        moments = [Moments(self.channels) for _ in self.raw]
+        for i, goal in enumerate(self.raw):
             for place, part in depthwise(self.x, self.weights[i], i + 1):
                 if measure:
                     moments[i].add(part)
                 goal[place] = part
-        return Moments.cat(moments)
+        return moments
 
     def widen(self, measure: bool) -> Moments:
         moments = Moments(2 * self.channels)
         for slab in self.slabs():
-            part = F.conv2d(self.norm.apply(self.raw[slab]), self.weights.widen[..., 0])
+            parts = [norm.apply(raw[slab]) for norm, raw in zip(self.norms, self.raw)]
+            project(parts, self.weights.widen.flatten(1), self.wide[slab])
             if measure:
-                moments.add(part)
-            self.wide[slab] = part
+                moments.add(self.wide[slab])
         return moments
 
     def narrow(self, measure: bool) -> Moments:
         moments = Moments(self.channels)
         for slab in self.slabs():
-            part = F.conv2d(self.wide_norm.apply(self.wide[slab]), self.weights.narrow[..., 0])
+            project([self.wide_norm.apply(self.wide[slab])], self.weights.narrow.flatten(1), self.thin[slab])
             if measure:
-                moments.add(part)
-            self.thin[slab] = part
+                moments.add(self.thin[slab])
         return moments
 
     def add(self, measure: bool) -> Moments:
         """The residual connection's sum."""
         moments = Moments(self.channels)
         for slab in self.slabs():
-            part = self.thin_norm.apply(self.thin[slab]).add_(self.x[slab])
+            torch.add(self.thin_norm.apply(self.thin[slab]), self.x[slab], out=self.total[slab])
             if measure:
-                moments.add(part)
-            self.total[slab] = part
+                moments.add(self.total[slab])
         return moments
 
     def backward(self, grad: torch.Tensor, grad_x: torch.Tensor) -> list[torch.Tensor]:
         """The gradient of ``x`` in ``grad_x``; returns those of the weights, in their order."""
         w = self.weights
-        grad_widen, grad_narrow = torch.zeros_like(w.widen[..., 0]), torch.zeros_like(w.narrow[..., 0])
         for slab in self.slabs():
             grad_x[slab] = grad[slab]
             self.norm_out.pull(self.total[slab], grad_x[slab])
@@ -159,38 +160,37 @@ class Run:
             self.thin_norm.pull(self.thin[slab], self.total[slab])
         self.thin_norm.finish()
 
+        narrow, grad_narrow = w.narrow.flatten(1), 0
         for slab in self.slabs():
             part = self.thin_norm.push(self.thin[slab], self.total[slab])
-            self.grad_wide[slab], grad = pointwise_grads(part, self.wide_norm.apply(self.wide[slab]), w.narrow)
-            grad_narrow += grad
+            project([part], narrow.T, self.grad_wide[slab])
+            grad_narrow += weight_grad(part, self.wide_norm.apply(self.wide[slab]))
             self.wide_norm.pull(self.wide[slab], self.grad_wide[slab])
         self.wide_norm.finish()
 
         grads = [self.thin, self.total, self.spare]  # what two of them held is no longer needed
+        branches, grad_widen = w.widen.flatten(1).chunk(3, 1), [0, 0, 0]
         for slab in self.slabs():
             part = self.wide_norm.push(self.wide[slab], self.grad_wide[slab])
-            part, grad = pointwise_grads(part, self.norm.apply(self.raw[slab]), w.widen)
-            grad_widen += grad
-            self.norm.pull(self.raw[slab], part)
-            for i in range(3):
-                grads[i][slab] = part[:, self.branch(i)]
-        self.norm.finish()
+            for i, (norm, raw) in enumerate(zip(self.norms, self.raw)):
+                project([part], branches[i].T, grads[i][slab])
+                grad_widen[i] += weight_grad(part, norm.apply(raw[slab]))
+                norm.pull(raw[slab], grads[i][slab])
 
-        for slab in self.slabs():
-            part = self.norm.push(self.raw[slab], torch.cat([grad[slab] for grad in grads], 1))
-            for i in range(3):
-                grads[i][slab] = part[:, self.branch(i)]
         grad_kernels = []
-        for i in range(3):
+        for i, (norm, raw) in enumerate(zip(self.norms, self.raw)):
+            norm.finish()
+            for slab in self.slabs():
+                norm.push(raw[slab], grads[i][slab])
             grad_kernels.append(depthwise_weight_grad(self.x, grads[i], w[i], i + 1))
             for place, part in depthwise(grads[i], w[i].flip(2, 3, 4), i + 1):
                 grad_x[place] += part
         return [
             *grad_kernels,
-            *self.norm.grad_weight.chunk(3),
-            *self.norm.grad_bias.chunk(3),
-            *self.norm.grad_slope.split(1),
-            grad_widen,
+            *(norm.grad_weight for norm in self.norms),
+            *(norm.grad_bias for norm in self.norms),
+            *(norm.grad_slope for norm in self.norms),
+            torch.cat(grad_widen, 1),
             self.wide_norm.grad_slope,
             grad_narrow,
             self.thin_norm.grad_slope,
@@ -198,7 +198,6 @@ class Run:
         ]
 
 
-def pointwise_grads(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradients of ``x`` and ``weight`` from that of their 1×1 convolution."""
-    options = (None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False])
-    return torch.ops.aten.convolution_backward(grad, x, weight[..., 0], *options)[:2]
+def weight_grad(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The gradient of a pointwise convolution's weight ``(o, c)``, from that of its result ``(s, o, h, w)``."""
+    return as_tokens(grad).T @ as_tokens(x)
