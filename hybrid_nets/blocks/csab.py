@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import nn
 
-from hybrid_nets.blocks.slabs import as_images, as_tokens, channels_last, covers, new_map, slabs
+from hybrid_nets.blocks.folded_conv import folded_conv3d
+from hybrid_nets.blocks.slabs import as_images, as_rows, as_tokens, channels_last, covers, new_map, slabs
 
 __all__ = ["CSAB"]
 
@@ -23,6 +23,8 @@ class CSAB(nn.Module):
         constant_spatial_gate: compute the spatial gate as the authors' released code does. It normalises the gate's
             single channel with a LayerNorm over that channel, whose output is its bias whatever comes in: one constant
             for all voxels. The convolution's weights are then kept for their checkpoints but never used.
+        in_place: in 3-D on a CPU where no gradients are kept, the result takes the memory of the input, which must not
+            be needed any more.
 
     Example::
 
@@ -30,9 +32,11 @@ class CSAB(nn.Module):
         torch.Size([1, 12, 8, 8, 8])
     """
 
-    def __init__(self, spatial_dims: int, channels: int, constant_spatial_gate: bool = False) -> None:
+    def __init__(
+        self, spatial_dims: int, channels: int, constant_spatial_gate: bool = False, in_place: bool = False
+    ) -> None:
         super().__init__()
-        self.constant_spatial_gate = constant_spatial_gate
+        self.constant_spatial_gate, self.in_place = constant_spatial_gate, in_place
         self.axes = list(range(2, 2 + spatial_dims))
         self.mlp = nn.Sequential(nn.Linear(channels, channels // 2), nn.ReLU(), nn.Linear(channels // 2, channels))
         self.conv = Conv[Conv.CONV, spatial_dims](2, 1, kernel_size=7, padding=3, bias=False)
@@ -51,18 +55,11 @@ class CSAB(nn.Module):
         return torch.sigmoid(self.act(self.norm(self.convolve(pooled))))
 
     def convolve(self, pooled: torch.Tensor) -> torch.Tensor:
-        """The convolution; in training on a CPU as one in 2-D of the slices it sees, whose backward pass is faster."""
-        if torch.jit.is_scripting() or pooled.ndim == 4:
+        """The convolution; on a CPU with its voxels as channels."""
+        if torch.jit.is_scripting():
             return self.conv(pooled)
         else:
-            return self.convolve_slices(pooled) if covers(pooled) and torch.is_grad_enabled() else self.conv(pooled)
-
-    def convolve_slices(self, pooled: torch.Tensor) -> torch.Tensor:
-        seen = F.pad(pooled, (0, 0, 0, 0, 3, 3)).unfold(2, 7, 1)  # (b, 2, d, h, w, 7)
-        images = seen.permute(0, 2, 1, 5, 3, 4).flatten(0, 1).flatten(1, 2)
-        images = images.contiguous(memory_format=torch.channels_last)
-        out = F.conv2d(images, self.conv.weight.flatten(1, 2), padding=3)
-        return out.unflatten(0, [len(pooled), -1]).transpose(1, 2)
+            return folded_conv3d(pooled, self.conv.weight) if covers(pooled) else self.conv(pooled)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.jit.is_scripting():
@@ -77,18 +74,17 @@ class CSAB(nn.Module):
     def gate_slabs(self, x: torch.Tensor) -> torch.Tensor:
         """The same on a CPU without gradients, in two passes over memory."""
         x = channels_last(x)
-        out = new_map(x.shape)
         pooled = x.new_empty(len(x), 2, *x.shape[2:])
         mean, largest = torch.zeros(x.shape[:2]), torch.full(x.shape[:2], -torch.inf)
         for index in range(len(x)):
             images = as_images(x, index)
             for slab in slabs(images, x.shape[1]):
-                rows = as_tokens(images[slab]).T.contiguous()
-                mean[index] += rows.sum(1) / x[0, 0].numel()
-                largest[index] = torch.maximum(largest[index], rows.amax(1))
-                place = pooled[index, :, slab].flatten(1)
-                place[0], place[1] = rows.amax(0), rows.mean(0)
+                tokens, rows, place = as_tokens(images[slab]), as_rows(images[slab]), pooled[index, :, slab].flatten(1)
+                place[0], place[1] = tokens.amax(1), tokens.mean(1)
+                mean[index] += rows.sum(0).view(-1, x.shape[1]).sum(0) / x[0, 0].numel()
+                largest[index] = torch.maximum(largest[index], rows.amax(0).view(-1, x.shape[1]).amax(0))
         channel_gate, spatial_gate = self.channel_gate(mean, largest), self.spatial_gate(pooled)
+        out = x if self.in_place else new_map(x.shape)
         for index in range(len(x)):
             images, goal = as_images(x, index), as_images(out, index)
             gates = spatial_gate if self.constant_spatial_gate else as_images(spatial_gate, index)

@@ -21,6 +21,7 @@ __all__ = [
     "Moments",
     "NormAct",
     "as_images",
+    "as_rows",
     "as_tokens",
     "as_volume",
     "captured",
@@ -32,7 +33,7 @@ __all__ = [
     "work_maps",
 ]
 
-SLAB = 2**19  # numbers in a slab of one map and thread: 2 MiB
+SLAB = 2**20  # numbers in a slab of one map and thread: 4 MiB
 
 
 def covers(x: torch.Tensor) -> bool:

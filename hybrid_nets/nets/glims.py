@@ -163,11 +163,11 @@ class GLIMS(PlainInput):
         self.dmsu2 = DMSU(widths[1], use_checkpoint)
         self.dmsu1 = DMSU(widths[0], use_checkpoint)
 
-        self.csab1 = CSAB(3, widths[0], released)
-        self.csab2 = CSAB(3, widths[1], released)
-        self.csab3 = CSAB(3, widths[2], released)
-        self.csab4 = CSAB(3, widths[3], released)
-        self.csab5 = CSAB(3, widths[4], released)
+        self.csab1 = CSAB(3, widths[0], released, in_place=True)
+        self.csab2 = CSAB(3, widths[1], released, in_place=True)
+        self.csab3 = CSAB(3, widths[2], released, in_place=True)
+        self.csab4 = CSAB(3, widths[3], released, in_place=True)
+        self.csab5 = CSAB(3, widths[4], released, in_place=True)
         self.heads = nn.ModuleList(PointwiseConv(w, out_channels) for w in widths[: 4 if deep_supervision else 1])
         for head in self.heads:
             # Start from rare foreground (p = 0.05): from p = 0.5, Dice on small targets has next to no gradient for the

@@ -16,6 +16,7 @@ from hybrid_nets.blocks.conv import PointwiseConv, conv_norm_act
 from hybrid_nets.blocks.csab import CSAB
 from hybrid_nets.blocks.dacb import DACB
 from hybrid_nets.blocks.depthwise import depthwise, depthwise_weight_grad
+from hybrid_nets.blocks.folded_conv import folded_conv3d
 from hybrid_nets.blocks.norm import ChannelNorm
 
 
@@ -124,6 +125,24 @@ def test_convolution_norm_prelu(kernel_size: int, transposed: bool, beside: bool
 def test_csab(constant: bool) -> None:
     block = randomise(CSAB(3, 6, constant))
     check_against_double(block, volume(2, 6, 5, 7, 4))
+
+
+def test_csab_in_place() -> None:
+    block, x = randomise(CSAB(3, 6, in_place=True)), volume(2, 6, 5, 7, 4)
+    check_against_double(block, x)
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    with torch.no_grad():
+        assert block(x).data_ptr() == x.data_ptr()
+        before = x.clone()
+        assert CSAB(3, 6)(x).data_ptr() != x.data_ptr()
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 7, 9])
+@pytest.mark.parametrize("size", [(5, 6, 7), (1, 8, 4), (9, 1, 2)])
+def test_folded_convolution(kernel_size: int, size: tuple) -> None:
+    x, weight = volume(2, 3, *size).double(), volume(2, 3, *[kernel_size] * 3).double()
+    torch.testing.assert_close(folded_conv3d(x, weight), F.conv3d(x, weight, padding="same"))
 
 
 def test_pointwise_convolution() -> None:
