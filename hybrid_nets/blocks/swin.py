@@ -175,12 +175,14 @@ class WindowAttention(nn.Module):
         b, windows, n, c = x.shape
         qkv = self.qkv(x).reshape(b, windows, n, 3, self.num_heads, c // self.num_heads)
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)
-        bias = self.bias_table[index].permute(2, 0, 1)[None].to(q.dtype)
-        bias = bias.expand(windows, -1, -1, -1) if mask is None else bias + mask.to(q.dtype)
+        bias = self.bias_table[index].permute(2, 0, 1).contiguous()[None].to(q.dtype)  # (1, heads, n, n)
         drop = self.attn_drop_rate if self.training else 0.0
-        # Windows and heads share one axis: the fused kernels take four dimensions.
-        out = F.scaled_dot_product_attention(
-            q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), attn_mask=bias.flatten(0, 1)[None], dropout_p=drop
-        )
+        # The fused kernels take four dimensions, so windows join the samples where all windows have one bias, and the
+        # heads where all samples have the same.
+        axis = 0
+        if mask is not None:
+            axis, bias = 1, (bias + mask.to(q.dtype)).flatten(0, 1)[None]
+        q, k, v = q.flatten(axis, axis + 1), k.flatten(axis, axis + 1), v.flatten(axis, axis + 1)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
         out = out.reshape(b, windows, self.num_heads, n, -1).transpose(2, 3).reshape(b, windows, n, c)
         return self.dropout(self.proj(out))
