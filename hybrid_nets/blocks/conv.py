@@ -10,7 +10,7 @@ from monai.networks.blocks import Convolution
 from torch import nn
 
 from hybrid_nets.blocks.norm import fuse_norm
-from hybrid_nets.blocks.slabs import Moments, as_images, channels_last, covers, new_map, project, slabs
+from hybrid_nets.blocks.slabs import Moments, as_images, as_tokens, channels_last, covers, new_map, project, slabs
 
 __all__ = ["PatchUnit", "PointwiseConv", "conv_norm_act"]
 
@@ -37,16 +37,17 @@ class PatchUnit(Convolution):
         for index in range(len(x)):
             images, goal = [as_images(part, index) for part in maps], as_images(out, index)
             moments = Moments(conv.out_channels)
+            tokens = as_tokens(goal)
             if step == 1:
-                for slab in slabs(goal, max(conv.in_channels, conv.out_channels)):
-                    project([part[slab] for part in images], conv.weight.flatten(1), goal[slab])
-                    moments.add(goal[slab])
+                for slab in slabs(tokens, max(conv.in_channels, conv.out_channels)):
+                    project([as_tokens(part)[slab] for part in images], conv.weight.flatten(1), tokens[slab])
+                    moments.add(tokens[slab])
             else:
                 for slab in slabs(images[0][:: 1 if up else step], max(conv.in_channels, conv.out_channels) * step):
                     for place, part in self.convolve(images[0], slab):
                         goal[place] = part
-                        moments.add(part)
-            self.adn.apply_(goal, moments)
+                        moments.add(as_tokens(part))
+            self.adn.apply_(tokens, moments)
         return out
 
     def convolve(self, images: torch.Tensor, slab: slice) -> Iterator[tuple[slice, torch.Tensor]]:

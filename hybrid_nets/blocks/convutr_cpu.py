@@ -8,7 +8,6 @@ the norms' statistics are known, once is enough. See :mod:`hybrid_nets.blocks.sl
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from hybrid_nets.blocks.layout import is_plain
@@ -40,7 +39,7 @@ def conv_utr(x: torch.Tensor, spatial: nn.Module, pointwise: nn.Sequential) -> t
     out = channels_last(spatial.conv(x))
     thin = new_map(x.shape)
     for index in range(len(x)):
-        mix(*(as_images(part, index) for part in (x, out, thin)), spatial, *pointwise)
+        mix(*(as_tokens(as_images(part, index)) for part in (x, out, thin)), spatial, *pointwise)
     return out
 
 
@@ -65,7 +64,7 @@ def conv_utr_2d(x: torch.Tensor, spatial: nn.Module, widen: nn.Module, narrow: n
 def mix(
     x: torch.Tensor, out: torch.Tensor, thin: torch.Tensor, spatial: nn.Module, widen: nn.Module, narrow: nn.Module
 ) -> None:
-    """One sample as images ``(d, c, h, w)``: ``out`` comes with the raw depthwise convolution, ``thin`` empty."""
+    """One sample as tokens ``(n, c)``: ``out`` comes with the raw depthwise convolution, ``thin`` empty."""
     moments = Moments(x.shape[1])
     for slab in slabs(x, widen.conv.out_channels):
         moments.add(torch.ops.aten.gelu_(out[slab]))
@@ -87,5 +86,5 @@ def normaliser(unit: nn.Module, moments: Moments) -> NormAct:
     return NormAct(moments, norm.weight, norm.bias, norm.eps, None)
 
 
-def pointwise_gelu(images: torch.Tensor, conv: nn.Module) -> torch.Tensor:
-    return torch.ops.aten.gelu_(F.conv2d(images, conv.weight[..., 0], conv.bias))
+def pointwise_gelu(tokens: torch.Tensor, conv: nn.Module) -> torch.Tensor:
+    return torch.ops.aten.gelu_(linear(tokens, conv.weight.flatten(1), conv.bias))

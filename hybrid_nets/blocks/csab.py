@@ -77,18 +77,17 @@ class CSAB(nn.Module):
         pooled = x.new_empty(len(x), 2, *x.shape[2:])
         mean, largest = torch.zeros(x.shape[:2]), torch.full(x.shape[:2], -torch.inf)
         for index in range(len(x)):
-            images = as_images(x, index)
-            for slab in slabs(images, x.shape[1]):
-                tokens, rows, place = as_tokens(images[slab]), as_rows(images[slab]), pooled[index, :, slab].flatten(1)
-                place[0], place[1] = tokens.amax(1), tokens.mean(1)
-                mean[index] += rows.sum(0).view(-1, x.shape[1]).sum(0) / x[0, 0].numel()
+            tokens, place = as_tokens(as_images(x, index)), pooled[index].flatten(1)
+            for slab in slabs(tokens, x.shape[1]):
+                rows = as_rows(tokens[slab])
+                place[0, slab], place[1, slab] = tokens[slab].amax(1), tokens[slab].mean(1)
+                mean[index] += rows.sum(0).view(-1, x.shape[1]).sum(0) / len(tokens)
                 largest[index] = torch.maximum(largest[index], rows.amax(0).view(-1, x.shape[1]).amax(0))
         channel_gate, spatial_gate = self.channel_gate(mean, largest), self.spatial_gate(pooled)
         out = x if self.in_place else new_map(x.shape)
         for index in range(len(x)):
-            images, goal = as_images(x, index), as_images(out, index)
-            gates = spatial_gate if self.constant_spatial_gate else as_images(spatial_gate, index)
-            for slab in slabs(images, x.shape[1]):
-                part = torch.mul(images[slab], channel_gate[index].squeeze(-1), out=goal[slab])
-                part.mul_(gates if self.constant_spatial_gate else gates[slab])
+            tokens, goal = as_tokens(as_images(x, index)), as_tokens(as_images(out, index))
+            for slab in slabs(tokens, x.shape[1]):
+                part = torch.mul(tokens[slab], channel_gate[index].flatten(), out=goal[slab])
+                part.mul_(spatial_gate if self.constant_spatial_gate else spatial_gate[index].view(-1, 1)[slab])
         return out

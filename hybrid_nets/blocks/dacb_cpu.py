@@ -81,10 +81,10 @@ class DACBFunction(torch.autograd.Function):
 
 
 class Run:
-    """One sample's pass: ``x`` (d, c, h, w) and the raw maps, before their norms, of the stages after it."""
+    """One sample's pass: ``x`` (d, c, h, w) and, as tokens, the raw maps before their norms of the stages after it."""
 
     def __init__(self, x: torch.Tensor, weights: Weights) -> None:
-        self.x, self.weights, self.channels = x, weights, x.shape[1]
+        self.images, self.x, self.weights, self.channels = x, as_tokens(x), weights, x.shape[1]
 
     def slabs(self) -> Iterator[slice]:
         return slabs(self.x, 3 * self.channels)
@@ -92,48 +92,50 @@ class Run:
     def forward(self, out: torch.Tensor, eps: float) -> list[NormAct]:
         """The block's result in ``out``, which may be ``x``; returns the norms, which ``repeat`` needs."""
         c, w = self.channels, self.weights
-        *self.raw, self.wide, self.thin = work_maps(self.x, [c, c, c, 2 * c, c])
-        self.total = out
+        *self.raw, wide, thin = work_maps(self.images, [c, c, c, 2 * c, c])
+        self.wide, self.thin, self.total = as_tokens(wide), as_tokens(thin), as_tokens(out)
         self.norms = [NormAct(m, w[3 + i], w[6 + i], eps, w[9 + i]) for i, m in enumerate(self.convolve(True))]
         self.wide_norm = NormAct(self.widen(True), None, None, eps, w.widen_slope)
         self.thin_norm = NormAct(self.narrow(True), None, None, eps, w.narrow_slope)
         self.norm_out = NormAct(self.add(True), None, None, eps, w.slope)
         for slab in self.slabs():
-            self.norm_out.apply(out[slab], out[slab])
+            self.norm_out.apply(self.total[slab], self.total[slab])
         return [*self.norms, self.wide_norm, self.thin_norm, self.norm_out]
 
     def repeat(self, norms: list[NormAct]) -> None:
         """Make the raw maps again, for the backward pass."""
         c = self.channels
-        *self.raw, self.wide, self.thin, self.total, self.grad_wide, self.spare = work_maps(
-            self.x, [c, c, c, 2 * c, c, c, 2 * c, c]
-        )
+        *self.raw, self.spare, wide, thin, total, grad_wide = work_maps(self.images, [c, c, c, c, 2 * c, c, c, 2 * c])
+        self.wide, self.thin, self.total, self.grad_wide = map(as_tokens, (wide, thin, total, grad_wide))
         *self.norms, self.wide_norm, self.thin_norm, self.norm_out = (norm.again() for norm in norms)
         self.convolve(False), self.widen(False), self.narrow(False), self.add(False)
 
     def convolve(self, measure: bool) -> list[Moments]:
-        """The three branches' raw maps."""
+        """The three branches' raw maps, images ``(d, c, h, w)``."""
         moments = [Moments(self.channels) for _ in self.raw]
         for i, goal in enumerate(self.raw):
-            for place, part in depthwise(self.x, self.weights[i], i + 1):
+            for place, part in depthwise(self.images, self.weights[i], i + 1):
                 if measure:
-                    moments[i].add(part)
+                    moments[i].add(as_tokens(part))
                 goal[place] = part
         return moments
 
+    def branches(self) -> list[tuple[NormAct, torch.Tensor]]:
+        """Each branch's norm and raw map, as tokens."""
+        return [(norm, as_tokens(raw)) for norm, raw in zip(self.norms, self.raw)]
+
     def widen(self, measure: bool) -> Moments:
-        moments = Moments(2 * self.channels)
+        moments, branches, weight = Moments(2 * self.channels), self.branches(), self.weights.widen.flatten(1)
         for slab in self.slabs():
-            parts = [norm.apply(raw[slab]) for norm, raw in zip(self.norms, self.raw)]
-            project(parts, self.weights.widen.flatten(1), self.wide[slab])
+            project([norm.apply(raw[slab]) for norm, raw in branches], weight, self.wide[slab])
             if measure:
                 moments.add(self.wide[slab])
         return moments
 
     def narrow(self, measure: bool) -> Moments:
-        moments = Moments(self.channels)
+        moments, weight = Moments(self.channels), self.weights.narrow.flatten(1)
         for slab in self.slabs():
-            project([self.wide_norm.apply(self.wide[slab])], self.weights.narrow.flatten(1), self.thin[slab])
+            project([self.wide_norm.apply(self.wide[slab])], weight, self.thin[slab])
             if measure:
                 moments.add(self.thin[slab])
         return moments
@@ -148,15 +150,15 @@ class Run:
         return moments
 
     def backward(self, grad: torch.Tensor, grad_x: torch.Tensor) -> list[torch.Tensor]:
-        """The gradient of ``x`` in ``grad_x``; returns those of the weights, in their order."""
-        w = self.weights
+        """The gradient of ``x`` in ``grad_x`` ``(d, c, h, w)``; returns those of the weights, in their order."""
+        w, grad, goal = self.weights, as_tokens(grad), as_tokens(grad_x)
         for slab in self.slabs():
-            grad_x[slab] = grad[slab]
-            self.norm_out.pull(self.total[slab], grad_x[slab])
+            goal[slab] = grad[slab]
+            self.norm_out.pull(self.total[slab], goal[slab])
         self.norm_out.finish()
 
         for slab in self.slabs():
-            self.total[slab] = self.norm_out.push(self.total[slab], grad_x[slab])
+            self.total[slab] = self.norm_out.push(self.total[slab], goal[slab])
             self.thin_norm.pull(self.thin[slab], self.total[slab])
         self.thin_norm.finish()
 
@@ -164,26 +166,28 @@ class Run:
         for slab in self.slabs():
             part = self.thin_norm.push(self.thin[slab], self.total[slab])
             project([part], narrow.T, self.grad_wide[slab])
-            grad_narrow += weight_grad(part, self.wide_norm.apply(self.wide[slab]))
+            grad_narrow += part.T @ self.wide_norm.apply(self.wide[slab])
             self.wide_norm.pull(self.wide[slab], self.grad_wide[slab])
         self.wide_norm.finish()
 
-        grads = [self.thin, self.total, self.spare]  # what two of them held is no longer needed
-        branches, grad_widen = w.widen.flatten(1).chunk(3, 1), [0, 0, 0]
+        widen, grad_widen = w.widen.flatten(1).chunk(3, 1), [0, 0, 0]
+        # What two of these held is no longer needed.
+        grads, branches = [self.thin, self.total, as_tokens(self.spare)], self.branches()
         for slab in self.slabs():
             part = self.wide_norm.push(self.wide[slab], self.grad_wide[slab])
-            for i, (norm, raw) in enumerate(zip(self.norms, self.raw)):
-                project([part], branches[i].T, grads[i][slab])
-                grad_widen[i] += weight_grad(part, norm.apply(raw[slab]))
+            for i, (norm, raw) in enumerate(branches):
+                project([part], widen[i].T, grads[i][slab])
+                grad_widen[i] += part.T @ norm.apply(raw[slab])
                 norm.pull(raw[slab], grads[i][slab])
 
         grad_kernels = []
-        for i, (norm, raw) in enumerate(zip(self.norms, self.raw)):
+        for i, (norm, raw) in enumerate(branches):
             norm.finish()
             for slab in self.slabs():
                 norm.push(raw[slab], grads[i][slab])
-            grad_kernels.append(depthwise_weight_grad(self.x, grads[i], w[i], i + 1))
-            for place, part in depthwise(grads[i], w[i].flip(2, 3, 4), i + 1):
+            images = like_images(grads[i], self.images)
+            grad_kernels.append(depthwise_weight_grad(self.images, images, w[i], i + 1))
+            for place, part in depthwise(images, w[i].flip(2, 3, 4), i + 1):
                 grad_x[place] += part
         return [
             *grad_kernels,
@@ -198,6 +202,7 @@ class Run:
         ]
 
 
-def weight_grad(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """The gradient of a pointwise convolution's weight ``(o, c)``, from that of its result ``(s, o, h, w)``."""
-    return as_tokens(grad).T @ as_tokens(x)
+def like_images(tokens: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Tokens as images of the shape of ``images``; the inverse of ``as_tokens``."""
+    d, c, h, w = images.shape
+    return tokens.view(d, h, w, c).permute(0, 3, 1, 2)

@@ -36,7 +36,7 @@ def depthwise(images: torch.Tensor, weight: torch.Tensor, dilation: int) -> Iter
             ends = int(slab.start == 0 or slab.stop == len(lane))  # only there are zeros needed beyond what was read
             out = F.conv3d(volume, weight, padding=(ends, 1, 1), groups=len(weight))[0].permute(1, 2, 3, 0)
             out = out[slab.start - low - 1 + ends :][: slab.stop - slab.start]
-            part = out.unflatten(3, (dilation, -1)).flatten(2, 3)[:, :, :width].permute(0, 3, 1, 2)
+            part = out.unflatten(3, (dilation, -1)).flatten(2, 3)[:, :, :width].contiguous().permute(0, 3, 1, 2)
             depth = slice(first + slab.start * dilation, first + (slab.stop - 1) * dilation + 1, dilation)
             yield (depth, EVERY, row, EVERY), part
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Norm
 from torch import nn
 
-from hybrid_nets.blocks.slabs import Moments, NormAct, as_images, channels_last, covers, new_map, slabs
+from hybrid_nets.blocks.slabs import Moments, NormAct, as_images, as_tokens, channels_last, covers, new_map, slabs
 
 __all__ = ["ChannelNorm", "NormActivation", "fuse_norm", "scale_and_shift"]
 
@@ -79,21 +79,19 @@ class NormActivation(nn.Sequential):
             return NormFunction.apply(x, self.N.weight, self.N.bias, self.slope(), self.N.eps)
         x = channels_last(x)
         for index in range(len(x)):
-            images, moments = as_images(x, index), Moments(x.shape[1])
-            for slab in slabs(images, x.shape[1]):
-                moments.add(images[slab])
-            self.apply_(images, moments)
+            tokens = as_tokens(as_images(x, index))
+            self.apply_(tokens, Moments.of(tokens))
         return x
 
     def slope(self) -> torch.Tensor:
         """Of the activation, below zero."""
         return self.A.weight if isinstance(self.A, nn.PReLU) else torch.zeros(1)
 
-    def apply_(self, images: torch.Tensor, moments: Moments) -> None:
-        """The result of one sample's raw map ``(d, c, h, w)`` in its place, without gradients."""
+    def apply_(self, tokens: torch.Tensor, moments: Moments) -> None:
+        """The result of one sample's raw map ``(n, c)`` in its place, without gradients."""
         norm = NormAct(moments, self.N.weight, self.N.bias, self.N.eps, self.slope())
-        for slab in slabs(images, images.shape[1]):
-            norm.apply(images[slab], images[slab])
+        for slab in slabs(tokens, tokens.shape[1]):
+            norm.apply(tokens[slab], tokens[slab])
 
 
 def fuse_norm(unit: nn.Module) -> nn.Module:
@@ -128,13 +126,10 @@ class NormFunction(torch.autograd.Function):
         x = channels_last(x)
         out, norms = new_map(x.shape), []
         for index in range(len(x)):
-            images, goal = as_images(x, index), as_images(out, index)
-            moments = Moments(x.shape[1])
-            for slab in slabs(images, x.shape[1]):
-                moments.add(images[slab])
-            norms.append(NormAct(moments, weight, bias, eps, slope))
-            for slab in slabs(images, x.shape[1]):
-                norms[-1].apply(images[slab], goal[slab])
+            tokens, goal = as_tokens(as_images(x, index)), as_tokens(as_images(out, index))
+            norms.append(NormAct(Moments.of(tokens), weight, bias, eps, slope))
+            for slab in slabs(tokens, x.shape[1]):
+                norms[-1].apply(tokens[slab], goal[slab])
         ctx.norms = norms
         ctx.save_for_backward(x)
         return out
@@ -145,12 +140,12 @@ class NormFunction(torch.autograd.Function):
         out = channels_last(grad).clone()
         norms = [norm.again() for norm in ctx.norms]
         for index, norm in enumerate(norms):
-            images, goal = as_images(x, index), as_images(out, index)
-            for slab in slabs(images, x.shape[1]):
-                norm.pull(images[slab], goal[slab])
+            tokens, goal = as_tokens(as_images(x, index)), as_tokens(as_images(out, index))
+            for slab in slabs(tokens, x.shape[1]):
+                norm.pull(tokens[slab], goal[slab])
             norm.finish()
-            for slab in slabs(images, x.shape[1]):
-                norm.push(images[slab], goal[slab])
+            for slab in slabs(tokens, x.shape[1]):
+                norm.push(tokens[slab], goal[slab])
         sums = [sum(parts) for parts in zip(*((n.grad_weight, n.grad_bias, n.grad_slope) for n in norms))]
         return out, *(part if needed else None for part, needed in zip(sums, ctx.needs_input_grad[1:4])), None
 

@@ -33,7 +33,8 @@ __all__ = [
     "work_maps",
 ]
 
-SLAB = 2**20  # numbers in a slab of one map and thread: 4 MiB
+SLAB = 2**19  # numbers in a slab of one map and thread: 2 MiB
+FOLD = 32  # tokens in a row, see `as_rows`
 
 
 def covers(x: torch.Tensor) -> bool:
@@ -99,34 +100,29 @@ def as_tokens(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 2, 3, 1).view(-1, images.shape[1])
 
 
-def as_rows(images: torch.Tensor) -> torch.Tensor:
-    """Channels-last images as rows of up to 32 tokens side by side, which take less time than as many narrow rows."""
-    tokens = as_tokens(images)
-    fold = 32
+def as_rows(tokens: torch.Tensor) -> torch.Tensor:
+    """Tokens ``(n, c)`` as rows of up to ``FOLD`` of them, which take less time than as many narrow rows."""
+    fold = FOLD
     while len(tokens) % fold:
         fold //= 2
     return tokens.view(-1, fold * tokens.shape[1])
 
 
+def slabs(x: torch.Tensor, channels: int) -> Iterator[slice]:
+    """Slices along the first axis of images or tokens, so that a map of ``channels`` channels stays in the cache."""
+    step = max(1, SLAB * torch.get_num_threads() // (x[0, 0].numel() * channels))
+    step -= step % FOLD if step > FOLD else 0
+    for start in range(0, len(x), step):
+        yield slice(start, min(start + step, len(x)))
+
+
 def project(parts: list[torch.Tensor], weight: torch.Tensor, out: torch.Tensor) -> None:
-    """A pointwise convolution of images' channels side by side, without copying them together.
+    """A linear layer of tokens ``(n, c_i)`` side by side, without copying them together.
 
-    Args:
-        parts: channels-last images ``(s, c_i, h, w)``.
-        weight: ``(o, Σ c_i)``.
-        out: channels-last images ``(s, o, h, w)``, which take the result.
+    ``weight`` is ``(o, Σ c_i)``; ``out`` ``(n, o)`` takes the result.
     """
-    goal, weights = as_tokens(out), weight.T.split([part.shape[1] for part in parts])
-    for i, (part, columns) in enumerate(zip(parts, weights)):
-        torch.addmm(goal, as_tokens(part), columns, beta=min(i, 1), out=goal)
-
-
-def slabs(images: torch.Tensor, channels: int) -> Iterator[slice]:
-    """Slices along the first axis of ``images``, so long that a map of ``channels`` channels stays in the cache."""
-    side = images.shape[2] * images.shape[3] * channels
-    step = max(1, SLAB * torch.get_num_threads() // side)
-    for start in range(0, len(images), step):
-        yield slice(start, min(start + step, len(images)))
+    for i, (part, columns) in enumerate(zip(parts, weight.T.split([part.shape[1] for part in parts]))):
+        torch.addmm(out, part, columns, beta=min(i, 1), out=out)
 
 
 class Moments:
@@ -137,16 +133,24 @@ class Moments:
         self.totals: list[torch.Tensor] = []
         self.products: list[torch.Tensor] = []
 
-    def add(self, images: torch.Tensor, other: torch.Tensor | None = None) -> None:
-        """Take in a slab ``(s, c, h, w)``."""
-        rows = as_rows(images.contiguous(memory_format=torch.channels_last))
+    def add(self, tokens: torch.Tensor, other: torch.Tensor | None = None) -> None:
+        """Take in a slab ``(n, c)``."""
+        rows = as_rows(tokens)
         if self.scratch.numel() < rows.numel():
             self.scratch = torch.empty(rows.numel())
         goal = self.scratch[: rows.numel()].view(rows.shape)
         torch.mul(rows, rows if other is None else as_rows(other), out=goal)
-        self.count += rows.numel() // self.channels
+        self.count += len(tokens)
         self.totals.append(rows.sum(0))
         self.products.append(goal.sum(0))
+
+    @classmethod
+    def of(cls, tokens: torch.Tensor) -> Moments:
+        """Of a map ``(n, c)``."""
+        out = cls(tokens.shape[1])
+        for slab in slabs(tokens, tokens.shape[1]):
+            out.add(tokens[slab])
+        return out
 
     def sums(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Of values and of products, float64 ``(c,)``."""
@@ -183,7 +187,8 @@ class NormAct:
         self.inverse_std = (variance + eps).rsqrt()
         self.gain = self.inverse_std if weight is None else self.inverse_std * weight.detach()
         shift = -self.mean * self.gain
-        self.scale, self.shift = self.gain.float(), (shift if bias is None else shift + bias.detach()).float()
+        shift = shift if bias is None else shift + bias.detach()
+        self.scale, self.shift = self.gain.float().repeat(FOLD), shift.float().repeat(FOLD)
 
     def again(self) -> NormAct:
         """A copy for a backward pass, which gathers sums in it."""
@@ -192,24 +197,24 @@ class NormAct:
         out.gathered = Moments(len(self.mean))
         return out
 
-    def normalise(self, images: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """z of a slab ``(s, c, h, w)`` of the raw map; ``out`` may be the slab itself."""
-        out = torch.empty_like(images) if out is None else out
-        affine(self.shift, as_rows(images), self.scale, as_rows(out))
-        return out
+    def normalise(self, tokens: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """z of a slab ``(n, c)`` of the raw map; ``out`` may be the slab itself."""
+        rows = as_rows(tokens)
+        z = affine(self.shift, rows, self.scale, None if out is None else as_rows(out))
+        return z.view(tokens.shape)
 
-    def apply(self, images: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """The activated slab of the raw slab ``images``; ``out`` may be the same."""
-        z = self.normalise(images, out)
+    def apply(self, tokens: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The activated slab of the raw slab ``tokens``; ``out`` may be the same."""
+        z = self.normalise(tokens, out)
         return z if self.slope is None else F.leaky_relu_(z, self.slope)
 
-    def pull(self, images: torch.Tensor, grad: torch.Tensor) -> None:
+    def pull(self, tokens: torch.Tensor, grad: torch.Tensor) -> None:
         """Turn a slab of the gradient of the result, in place, into that of z, and gather what ``finish`` needs."""
         if self.slope is not None:
-            z, goal = as_rows(self.normalise(images)), as_rows(grad)
-            self.grad_slope += z.clamp(max=0).flatten() @ goal.flatten()
-            torch.ops.aten.leaky_relu_backward.grad_input(goal, z, self.slope, False, grad_input=goal)
-        self.gathered.add(grad, images)
+            z = self.normalise(tokens)
+            self.grad_slope += z.clamp(max=0).flatten() @ grad.flatten()
+            torch.ops.aten.leaky_relu_backward.grad_input(grad, z, self.slope, False, grad_input=grad)
+        self.gathered.add(grad, tokens)
 
     def finish(self) -> None:
         """After all slabs were pulled: the gradients of weight and bias, and how that of z becomes that of x."""
@@ -218,16 +223,18 @@ class NormAct:
         self.grad_bias = total.float()
         slope = -self.gain * self.inverse_std * self.grad_weight / self.gathered.count
         shift = -self.gain * total / self.gathered.count - slope * self.mean
-        self.back = shift.float(), slope.float()
+        self.back = shift.float().repeat(FOLD), slope.float().repeat(FOLD)
 
-    def push(self, images: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-        """Turn a slab of the gradient of z, in place, into that of the raw slab ``images``."""
-        (shift, slope), x, g = self.back, as_rows(images), as_rows(grad)
-        affine(affine(shift, x, slope, torch.empty_like(x)), g, self.scale, g)
+    def push(self, tokens: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+        """Turn a slab of the gradient of z, in place, into that of the raw slab ``tokens``."""
+        (shift, slope), rows = self.back, as_rows(grad)
+        affine(affine(shift, as_rows(tokens), slope), rows, self.scale, rows)
         return grad
 
 
-def affine(shift: torch.Tensor, rows: torch.Tensor, scale: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """scale · rows + shift in ``out``; scale and shift per channel ``(c,)``, or per number."""
-    times = rows.shape[1] // len(scale)
-    return torch.addcmul(shift.repeat(times) if shift.ndim == 1 else shift, rows, scale.repeat(times), out=out)
+def affine(
+    shift: torch.Tensor, rows: torch.Tensor, scale: torch.Tensor, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """scale · rows + shift; ``scale`` and ``shift`` for ``FOLD`` tokens, or ``shift`` as large as ``rows``."""
+    width = rows.shape[1]
+    return torch.addcmul(shift[..., :width], rows, scale[:width], out=out)
