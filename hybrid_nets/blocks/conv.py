@@ -10,6 +10,7 @@ from monai.networks.blocks import Convolution
 from torch import nn
 
 from hybrid_nets.blocks.norm import fuse_norm
+from hybrid_nets.blocks.pointwise import PointwiseFunction
 from hybrid_nets.blocks.slabs import Moments, as_images, as_tokens, channels_last, covers, new_map, project, slabs
 
 __all__ = ["PatchUnit", "PointwiseConv", "conv_norm_act"]
@@ -28,9 +29,11 @@ class PatchUnit(Convolution):
     def forward_python(self, x: torch.Tensor, beside: torch.Tensor | None) -> torch.Tensor:
         """What TorchScript can't compile: on a CPU without gradients slab by slab, in the memory of the result."""
         maps = [x] if beside is None else [x, beside]
-        if torch.is_grad_enabled() or not covers(x):
-            return self.adn(self.conv(x if beside is None else torch.cat(maps, dim=1)))
         conv, step = self.conv, self.conv.stride[0]
+        if torch.is_grad_enabled() or not covers(x):
+            if step == 1 and covers(x):
+                return self.adn(PointwiseFunction.apply(conv.weight, None, *maps))
+            return self.adn(conv(x if beside is None else torch.cat(maps, dim=1)))
         up = isinstance(conv, nn.ConvTranspose3d)
         maps = [channels_last(part) for part in maps]
         out = new_map((len(x), conv.out_channels, *(side * step if up else side // step for side in x.shape[2:])))
@@ -78,19 +81,7 @@ class PointwiseConv(nn.Conv3d):
         if torch.jit.is_scripting():
             return self._conv_forward(x, self.weight, self.bias)
         else:
-            return self.forward_python(x)
-
-    def forward_python(self, x: torch.Tensor) -> torch.Tensor:
-        """What TorchScript can't compile: on a CPU without gradients by 2-D convolutions, whose kernels are faster."""
-        if torch.is_grad_enabled() or not covers(x):
-            return super().forward(x)
-        x = channels_last(x)
-        out = new_map((len(x), self.out_channels, *x.shape[2:]))
-        for index in range(len(x)):
-            images, goal = as_images(x, index), as_images(out, index)
-            for slab in slabs(images, self.in_channels):
-                goal[slab] = F.conv2d(images[slab], self.weight[..., 0], self.bias)
-        return out
+            return PointwiseFunction.apply(self.weight, self.bias, x) if covers(x) else super().forward(x)
 
 
 def conv_norm_act(

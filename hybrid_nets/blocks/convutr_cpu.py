@@ -13,7 +13,7 @@ from torch import nn
 from hybrid_nets.blocks.layout import is_plain
 from hybrid_nets.blocks.norm import ChannelNorm, scale_and_shift
 from hybrid_nets.blocks.products import linear
-from hybrid_nets.blocks.slabs import Moments, NormAct, as_images, as_tokens, channels_last, new_map, slabs
+from hybrid_nets.blocks.slabs import Moments, NormAct, as_tokens, channels_last, new_map, sample_tokens, slabs
 
 __all__ = ["conv_utr", "covers_conv_utr"]
 
@@ -39,7 +39,7 @@ def conv_utr(x: torch.Tensor, spatial: nn.Module, pointwise: nn.Sequential) -> t
     out = channels_last(spatial.conv(x))
     thin = new_map(x.shape)
     for index in range(len(x)):
-        mix(*(as_tokens(as_images(part, index)) for part in (x, out, thin)), spatial, *pointwise)
+        mix(*(sample_tokens(part, index) for part in (x, out, thin)), spatial, *pointwise)
     return out
 
 

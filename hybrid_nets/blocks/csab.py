@@ -6,8 +6,9 @@ import torch
 from monai.networks.layers.factories import Conv
 from torch import nn
 
+from hybrid_nets.blocks.csab_cpu import GateFunction, PoolFunction
 from hybrid_nets.blocks.folded_conv import folded_conv3d
-from hybrid_nets.blocks.slabs import as_images, as_rows, as_tokens, channels_last, covers, new_map, slabs
+from hybrid_nets.blocks.slabs import covers
 
 __all__ = ["CSAB"]
 
@@ -65,29 +66,14 @@ class CSAB(nn.Module):
         if torch.jit.is_scripting():
             return self.gate(x)
         else:
-            return self.gate(x) if torch.is_grad_enabled() or not covers(x) else self.gate_slabs(x)
+            return self.on_cpu(x) if covers(x) else self.gate(x)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
         return x * self.channel_gate(x.mean(self.axes), x.amax(self.axes)) * self.spatial_gate(pooled)
 
-    def gate_slabs(self, x: torch.Tensor) -> torch.Tensor:
-        """The same on a CPU without gradients, in two passes over memory."""
-        x = channels_last(x)
-        pooled = x.new_empty(len(x), 2, *x.shape[2:])
-        mean, largest = torch.zeros(x.shape[:2]), torch.full(x.shape[:2], -torch.inf)
-        for index in range(len(x)):
-            tokens, place = as_tokens(as_images(x, index)), pooled[index].flatten(1)
-            for slab in slabs(tokens, x.shape[1]):
-                rows = as_rows(tokens[slab])
-                place[0, slab], place[1, slab] = tokens[slab].amax(1), tokens[slab].mean(1)
-                mean[index] += rows.sum(0).view(-1, x.shape[1]).sum(0) / len(tokens)
-                largest[index] = torch.maximum(largest[index], rows.amax(0).view(-1, x.shape[1]).amax(0))
-        channel_gate, spatial_gate = self.channel_gate(mean, largest), self.spatial_gate(pooled)
-        out = x if self.in_place else new_map(x.shape)
-        for index in range(len(x)):
-            tokens, goal = as_tokens(as_images(x, index)), as_tokens(as_images(out, index))
-            for slab in slabs(tokens, x.shape[1]):
-                part = torch.mul(tokens[slab], channel_gate[index].flatten(), out=goal[slab])
-                part.mul_(spatial_gate if self.constant_spatial_gate else spatial_gate[index].view(-1, 1)[slab])
-        return out
+    def on_cpu(self, x: torch.Tensor) -> torch.Tensor:
+        """The same by functions of their own."""
+        mean, largest, pooled = PoolFunction.apply(x)
+        gates = self.channel_gate(mean, largest).flatten(1), self.spatial_gate(pooled).expand(len(x), 1, *x.shape[2:])
+        return GateFunction.apply(x, *gates, self.in_place and not torch.is_grad_enabled())

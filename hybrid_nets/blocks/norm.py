@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Norm
 from torch import nn
 
-from hybrid_nets.blocks.slabs import Moments, NormAct, as_images, as_tokens, channels_last, covers, new_map, slabs
+from hybrid_nets.blocks.slabs import Moments, NormAct, channels_last, covers, new_map, sample_tokens, slabs
 
 __all__ = ["ChannelNorm", "NormActivation", "fuse_norm", "scale_and_shift"]
 
@@ -79,7 +79,7 @@ class NormActivation(nn.Sequential):
             return NormFunction.apply(x, self.N.weight, self.N.bias, self.slope(), self.N.eps)
         x = channels_last(x)
         for index in range(len(x)):
-            tokens = as_tokens(as_images(x, index))
+            tokens = sample_tokens(x, index)
             self.apply_(tokens, Moments.of(tokens))
         return x
 
@@ -126,7 +126,7 @@ class NormFunction(torch.autograd.Function):
         x = channels_last(x)
         out, norms = new_map(x.shape), []
         for index in range(len(x)):
-            tokens, goal = as_tokens(as_images(x, index)), as_tokens(as_images(out, index))
+            tokens, goal = sample_tokens(x, index), sample_tokens(out, index)
             norms.append(NormAct(Moments.of(tokens), weight, bias, eps, slope))
             for slab in slabs(tokens, x.shape[1]):
                 norms[-1].apply(tokens[slab], goal[slab])
@@ -137,12 +137,12 @@ class NormFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: torch.Tensor) -> tuple:
         (x,) = ctx.saved_tensors
-        out = channels_last(grad).clone()
+        grad, out = channels_last(grad), new_map(x.shape)
         norms = [norm.again() for norm in ctx.norms]
         for index, norm in enumerate(norms):
-            tokens, goal = as_tokens(as_images(x, index)), as_tokens(as_images(out, index))
+            tokens, goal = sample_tokens(x, index), sample_tokens(out, index)
             for slab in slabs(tokens, x.shape[1]):
-                norm.pull(tokens[slab], goal[slab])
+                norm.pull(tokens[slab], goal[slab].copy_(sample_tokens(grad, index)[slab]))
             norm.finish()
             for slab in slabs(tokens, x.shape[1]):
                 norm.push(tokens[slab], goal[slab])

@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from hybrid_nets.memory import keep_small_memory
 
 __all__ = [
+    "FOLD",
     "Moments",
     "NormAct",
+    "affine",
     "as_images",
     "as_rows",
     "as_tokens",
@@ -29,6 +31,7 @@ __all__ = [
     "covers",
     "new_map",
     "project",
+    "sample_tokens",
     "slabs",
     "work_maps",
 ]
@@ -100,6 +103,11 @@ def as_tokens(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 2, 3, 1).view(-1, images.shape[1])
 
 
+def sample_tokens(x: torch.Tensor, index: int) -> torch.Tensor:
+    """Sample ``index`` of a channels-last volume as tokens ``(d · h · w, c)``; shares its memory."""
+    return as_tokens(as_images(x, index))
+
+
 def as_rows(tokens: torch.Tensor) -> torch.Tensor:
     """Tokens ``(n, c)`` as rows of up to ``FOLD`` of them, which take less time than as many narrow rows."""
     fold = FOLD
@@ -116,13 +124,17 @@ def slabs(x: torch.Tensor, channels: int) -> Iterator[slice]:
         yield slice(start, min(start + step, len(x)))
 
 
-def project(parts: list[torch.Tensor], weight: torch.Tensor, out: torch.Tensor) -> None:
+def project(
+    parts: list[torch.Tensor], weight: torch.Tensor, out: torch.Tensor, bias: torch.Tensor | None = None
+) -> None:
     """A linear layer of tokens ``(n, c_i)`` side by side, without copying them together.
 
     ``weight`` is ``(o, Σ c_i)``; ``out`` ``(n, o)`` takes the result.
     """
+    before = out if bias is None else bias
     for i, (part, columns) in enumerate(zip(parts, weight.T.split([part.shape[1] for part in parts]))):
-        torch.addmm(out, part, columns, beta=min(i, 1), out=out)
+        torch.addmm(before, part, columns, beta=int(i > 0 or bias is not None), out=out)
+        before = out
 
 
 class Moments:

@@ -20,7 +20,7 @@ from hybrid_nets.blocks.folded_conv import folded_conv3d
 from hybrid_nets.blocks.norm import ChannelNorm
 
 
-@pytest.fixture(autouse=True, params=[2**19, 1], ids=["one slab", "slabs of a slice"])
+@pytest.fixture(autouse=True, params=[2**19, 2**11], ids=["one slab", "many slabs"])
 def slab_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slabs, "SLAB", request.param)
     torch.manual_seed(
