@@ -1,9 +1,10 @@
 """Measure what leaving out the air saves: GLIMS over a head of 240×240×155 voxels, by its bundle and by MONAI.
 
-    python tools/benchmark_inferer.py MODEL --feature_size 12       # a checkpoint of bundles/glims
-    python tools/benchmark_inferer.py MODEL --feature_size 12 --skull true
+    python tools/benchmark_inferer.py draw FOLDER           # heads of this size, to train bundles/glims on
+    python tools/benchmark_inferer.py run MODEL             # a checkpoint of it, on a head that is not among them
+    python tools/benchmark_inferer.py run MODEL --skull true
 
-The head is the brain tumour phantom with voxels of 1 mm, by default without its skull as in BraTS. The same network
+Heads are the brain tumour phantom with voxels of 1 mm, by default without skull as in BraTS. The same network
 runs over the whole image by MONAI's ``SlidingWindowInferer`` with the bundle's settings, and by the bundle's own
 inferer. The first needs minutes on a CPU. What is printed: the windows and the time of each, and the Dice of the two.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import fire
@@ -24,13 +26,14 @@ from monai.transforms import NormalizeIntensity
 
 from hybrid_nets.phantoms import brain_tumor as phantom
 from hybrid_nets.phantoms.head import cavity_distance, head_layers
+from hybrid_nets.phantoms.msd import Case, write_msd
 from hybrid_nets.phantoms.scan import Scan, centred, voxel_points
 
 CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "glims" / "configs" / "inference.json"
 SHAPE = (240, 240, 155)
 
 
-def benchmark_inferer(model: str, rounds: int = 1, skull: bool = False, **options: object) -> None:
+def run(model: str, rounds: int = 1, skull: bool = False, **options: object) -> None:
     """Print windows, times and agreement.
 
     Args:
@@ -42,7 +45,9 @@ def benchmark_inferer(model: str, rounds: int = 1, skull: bool = False, **option
     parser = ConfigParser()
     parser.read_config(str(CONFIG))
     parser.update({**options, "checkpoints": [model], "device": "cpu"})
-    image = draw_head(skull)
+    case = head(0, skull)
+    image = NormalizeIntensity(nonzero=True, channel_wise=True)(torch.from_numpy(case.image))
+    image = image[None].as_subclass(torch.Tensor)
     inside = (image != 0).any(1, keepdim=True)
     settings = {name: parser.get_parsed_content(name) for name in ("roi_size", "overlap", "sw_batch_size")}
     network = Counted(parser.get_parsed_content("network").eval())
@@ -79,24 +84,27 @@ class Counted:
         return self.network(x)
 
 
-def draw_head(skull: bool, seed: int = 0) -> torch.Tensor:
-    """A head with a tumour, normalised as the bundle does: (1, 4, 240, 240, 155)."""
-    rng = np.random.default_rng(seed)
+def draw(folder: str, cases: int = 16) -> None:
+    """Write heads with their labels, as a data set to train on; the one that ``run`` takes is not among them."""
+    write_msd(folder, phantom.ABOUT, lambda index: head(index + 1), cases, 0)
+
+
+def head(index: int, skull: bool = False) -> Case:
+    """A head of 240×240×155 voxels; number 0 has a tumour with all its parts."""
+    rng = np.random.default_rng(index)
     affine = centred(np.eye(3), np.array(SHAPE))
-    plan = phantom.Plan(
-        "full", Scan(SHAPE, affine, affine), phantom.TumorPlan("full", (30.0, 20.0, 25.0), 60.0, 0.4, 4.0)
-    )
+    plan = replace(phantom.draw_plan(index, rng), scan=Scan(SHAPE, affine, affine))
     points = phantom.warp(voxel_points(plan.scan), rng)
     cavity = cavity_distance(points, rng)
     signal = np.zeros((4, len(cavity)), np.float32)
-    head = cavity < 0
+    shown = cavity < 0
     if skull:
-        head |= phantom.paint(signal, head_layers(points, cavity, rng), phantom.SIGNAL) != 0
-    inside = np.flatnonzero(cavity < 0)
-    signal[:, inside], _ = phantom.draw_brain(points[:, inside], cavity[inside], plan, rng)
-    image = phantom.acquire(signal, points, head, rng).reshape(4, *SHAPE)
-    return NormalizeIntensity(nonzero=True, channel_wise=True)(torch.from_numpy(image))[None].as_subclass(torch.Tensor)
+        shown |= phantom.paint(signal, head_layers(points, cavity, rng), phantom.SIGNAL) != 0
+    inside, label = np.flatnonzero(cavity < 0), np.zeros(len(cavity), np.uint8)
+    signal[:, inside], label[inside] = phantom.draw_brain(points[:, inside], cavity[inside], plan, rng)
+    image = phantom.acquire(signal, points, shown, rng).reshape(4, *SHAPE)
+    return Case(image, label.reshape(SHAPE), affine, f"head_{index:03d}")
 
 
 if __name__ == "__main__":
-    fire.Fire(benchmark_inferer)
+    fire.Fire({"draw": draw, "run": run})

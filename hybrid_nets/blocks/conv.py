@@ -11,9 +11,20 @@ from torch import nn
 
 from hybrid_nets.blocks.norm import fuse_norm
 from hybrid_nets.blocks.pointwise import PointwiseFunction
-from hybrid_nets.blocks.slabs import Moments, as_images, as_tokens, channels_last, covers, new_map, project, slabs
+from hybrid_nets.blocks.slabs import (
+    Moments,
+    as_images,
+    as_tokens,
+    channels_last,
+    covers,
+    new_map,
+    project,
+    sample_tokens,
+    slabs,
+    work_maps,
+)
 
-__all__ = ["PatchUnit", "PointwiseConv", "conv_norm_act"]
+__all__ = ["PatchUnit", "PointwiseConv", "conv_norm_act", "upsample_and_fuse"]
 
 
 class PatchUnit(Convolution):
@@ -69,6 +80,31 @@ class PatchUnit(Convolution):
                 for tap in range(step)
             ]
             yield slab, sum(taps[1:], taps[0])
+
+
+def upsample_and_fuse(up: PatchUnit, fuse: PatchUnit, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+    """``fuse(up(x), skip)`` on a CPU without gradients; the result takes the memory of ``skip`` (b, c, d, h, w).
+
+    What ``up`` makes only lives before its norm, in memory that is there already, and is normalised where it is read.
+    """
+    x, skip = channels_last(x), channels_last(skip)
+    for index in range(len(x)):
+        (raw,) = work_maps(as_images(skip, index), [up.conv.out_channels])
+        moments = Moments(up.conv.out_channels)
+        images = as_images(x, index)
+        for slab in slabs(images, up.conv.in_channels * up.conv.stride[0]):
+            for place, part in up.convolve(images, slab):
+                raw[place] = part
+                moments.add(as_tokens(part))
+        norm, tokens, goal = up.adn.measured(moments), as_tokens(raw), sample_tokens(skip, index)
+        moments = Moments(fuse.conv.out_channels)
+        for slab in slabs(goal, fuse.conv.in_channels):
+            out = torch.empty_like(goal[slab])
+            project([norm.apply(tokens[slab]), goal[slab]], fuse.conv.weight.flatten(1), out)
+            moments.add(out)
+            goal[slab] = out
+        fuse.adn.apply_(goal, moments)
+    return skip
 
 
 class PointwiseConv(nn.Conv3d):

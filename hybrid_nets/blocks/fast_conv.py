@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from monai.networks.blocks import Convolution
@@ -11,7 +13,7 @@ from hybrid_nets.blocks.depthwise import weight_grad_2d
 from hybrid_nets.blocks.layout import is_plain
 from hybrid_nets.blocks.slabs import captured, channels_last
 
-__all__ = ["FastConv3d", "FastConvolution", "fast_conv"]
+__all__ = ["FastConv3d", "FastConvolution", "conv3d", "fast_conv"]
 
 
 class FastConv3d(nn.Conv3d):
@@ -71,9 +73,22 @@ def convolve(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
             out = DepthwiseFunction.apply(x, weight)
             return out if bias is None else out + bias[:, None, None, None]
         return pointwise(x, weight.flatten(1), bias)
-    if is_plain(x):
-        return torch.mkldnn_convolution(x, weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups)
-    return conv._conv_forward(x, weight, bias)
+    return conv3d(x, weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups)
+
+
+def conv3d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    padding: Sequence[int] = (0, 0, 0),
+    stride: Sequence[int] = (1, 1, 1),
+    dilation: Sequence[int] = (1, 1, 1),
+    groups: int = 1,
+) -> torch.Tensor:
+    """``F.conv3d``, by oneDNN wherever that can be."""
+    if is_plain(x) and torch.backends.mkldnn.is_available():
+        return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
+    return F.conv3d(x, weight, bias, stride, padding, dilation, groups)
 
 
 def is_pointwise(conv: nn.Conv3d) -> bool:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from hybrid_nets.blocks.fast_conv import conv3d
+
 __all__ = ["folded_conv3d"]
 
 SIDE = 4  # of a block; a kernel of up to 2 · SIDE + 1 voxels reaches into neighbours only
@@ -29,7 +31,7 @@ def folded_conv3d(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     x = F.pad(x, (0, -width % SIDE, 0, -height % SIDE))
     x = x.unflatten(4, (-1, SIDE)).unflatten(3, (-1, SIDE))  # (b, c, d, h, SIDE, w, SIDE)
     x = x.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).permute(0, 4, 1, 2, 3)
-    out = F.conv3d(x, fold_weight(weight), padding=(weight.shape[2] // 2, 1, 1))
+    out = conv3d(x, fold_weight(weight), padding=(weight.shape[2] // 2, 1, 1))
     out = out.permute(0, 2, 3, 4, 1).unflatten(4, (-1, SIDE, SIDE))  # (b, d, h, w, o, SIDE, SIDE)
     out = out.permute(0, 4, 1, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
     return out[:, :, :, :height, :width]

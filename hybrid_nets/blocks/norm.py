@@ -87,9 +87,13 @@ class NormActivation(nn.Sequential):
         """Of the activation, below zero."""
         return self.A.weight if isinstance(self.A, nn.PReLU) else torch.zeros(1)
 
+    def measured(self, moments: Moments) -> NormAct:
+        """The same for a map of these moments."""
+        return NormAct(moments, self.N.weight, self.N.bias, self.N.eps, self.slope())
+
     def apply_(self, tokens: torch.Tensor, moments: Moments) -> None:
         """The result of one sample's raw map ``(n, c)`` in its place, without gradients."""
-        norm = NormAct(moments, self.N.weight, self.N.bias, self.N.eps, self.slope())
+        norm = self.measured(moments)
         for slab in slabs(tokens, tokens.shape[1]):
             norm.apply(tokens[slab], tokens[slab])
 

@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hybrid_nets.blocks.conv import PointwiseConv, conv_norm_act
+from hybrid_nets.blocks.conv import PointwiseConv, conv_norm_act, upsample_and_fuse
 from hybrid_nets.blocks.csab import CSAB
 from hybrid_nets.blocks.dacb import DACB
 from hybrid_nets.blocks.plain import PlainInput
 from hybrid_nets.blocks.sizes import as_grid, check_input, check_multiple
+from hybrid_nets.blocks.slabs import covers
 from hybrid_nets.blocks.swin import SwinStage
 
 __all__ = ["GLIMS"]
@@ -230,8 +231,17 @@ class DMSU(nn.Module):
         self.local = nn.Sequential(*(DACB(3, channels, use_checkpoint, in_place=True) for _ in range(2)))
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        """(b, 2c, d/2, h/2, w/2) and the skip (b, c, d, h, w) to (b, c, d, h, w)."""
-        return self.local(self.fuse(self.up(x), skip))
+        """(b, 2c, d/2, h/2, w/2) and the skip (b, c, d, h, w) to (b, c, d, h, w), which may take the skip's memory."""
+        if torch.jit.is_scripting():
+            return self.local(self.fuse(self.up(x), skip))
+        else:
+            return self.local(self.join(x, skip))
+
+    def join(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """Upsampling and fusion; what TorchScript can't compile."""
+        if torch.is_grad_enabled() or not covers(x):
+            return self.fuse(self.up(x), skip)
+        return upsample_and_fuse(self.up, self.fuse, x, skip)
 
 
 class PatchMerging(nn.Module):

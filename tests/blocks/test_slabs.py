@@ -12,7 +12,7 @@ from torch import nn
 
 from hybrid_nets import GLIMS
 from hybrid_nets.blocks import slabs
-from hybrid_nets.blocks.conv import PointwiseConv, conv_norm_act
+from hybrid_nets.blocks.conv import PointwiseConv, conv_norm_act, upsample_and_fuse
 from hybrid_nets.blocks.csab import CSAB
 from hybrid_nets.blocks.dacb import DACB
 from hybrid_nets.blocks.depthwise import depthwise, depthwise_weight_grad
@@ -119,6 +119,16 @@ def test_depthwise_convolution(dilation: int, size: tuple) -> None:
 def test_convolution_norm_prelu(kernel_size: int, transposed: bool, beside: bool) -> None:
     unit = randomise(conv_norm_act(3, 8 if beside else 5, 4, kernel_size, kernel_size, transposed))
     check_against_double(unit, volume(2, 5, 6, 4, 8), *([volume(2, 3, 6, 4, 8)] if beside else []))
+
+
+def test_upsample_and_fuse() -> None:
+    up, fuse = randomise(conv_norm_act(3, 6, 3, 2, 2, transposed=True)), randomise(conv_norm_act(3, 6, 3))
+    x, skip = volume(2, 6, 3, 2, 4), volume(2, 3, 6, 4, 8).contiguous(memory_format=torch.channels_last_3d)
+    with torch.no_grad():
+        wanted = copy.deepcopy(fuse).double()(copy.deepcopy(up).double()(x.double()), skip.double())
+        found = upsample_and_fuse(up, fuse, x, skip)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
+    assert found.data_ptr() == skip.data_ptr()
 
 
 @pytest.mark.parametrize("constant", [False, True])
