@@ -38,48 +38,43 @@ class PatchUnit(Convolution):
             return self.forward_python(x, beside)
 
     def forward_python(self, x: torch.Tensor, beside: torch.Tensor | None) -> torch.Tensor:
-        """What TorchScript can't compile: on a CPU without gradients slab by slab, in the memory of the result."""
+        """What TorchScript can't compile: other ways to the same on a CPU."""
         maps = [x] if beside is None else [x, beside]
-        conv, step = self.conv, self.conv.stride[0]
-        if torch.is_grad_enabled() or not covers(x):
-            if step == 1 and covers(x):
-                return self.adn(PointwiseFunction.apply(conv.weight, None, *maps))
-            return self.adn(conv(x if beside is None else torch.cat(maps, dim=1)))
-        up = isinstance(conv, nn.ConvTranspose3d)
-        maps = [channels_last(part) for part in maps]
-        out = new_map((len(x), conv.out_channels, *(side * step if up else side // step for side in x.shape[2:])))
+        if covers(x) and self.conv.kernel_size == (1, 1, 1):
+            return self.adn(PointwiseFunction.apply(self.conv.weight, None, *maps))
+        x = x if beside is None else torch.cat(maps, dim=1)
+        if torch.is_grad_enabled() or not covers(x) or self.is_transposed:
+            return self.adn(self.conv(x))
+        x = channels_last(x)
+        out = new_map((len(x), self.out_channels, *(side // self.conv.stride[0] for side in x.shape[2:])))
         for index in range(len(x)):
-            images, goal = [as_images(part, index) for part in maps], as_images(out, index)
-            moments = Moments(conv.out_channels)
-            tokens = as_tokens(goal)
-            if step == 1:
-                for slab in slabs(tokens, max(conv.in_channels, conv.out_channels)):
-                    project([as_tokens(part)[slab] for part in images], conv.weight.flatten(1), tokens[slab])
-                    moments.add(tokens[slab])
-            else:
-                for slab in slabs(images[0][:: 1 if up else step], max(conv.in_channels, conv.out_channels) * step):
-                    for place, part in self.convolve(images[0], slab):
-                        goal[place] = part
-                        moments.add(as_tokens(part))
-            self.adn.apply_(tokens, moments)
+            moments = self.convolve(as_images(x, index), as_images(out, index))
+            self.adn.apply_(sample_tokens(out, index), moments)
         return out
 
-    def convolve(self, images: torch.Tensor, slab: slice) -> Iterator[tuple[slice, torch.Tensor]]:
-        """By 2-D convolutions, whose kernels are faster: where a piece of the result lies, and the piece.
+    def convolve(self, images: torch.Tensor, out: torch.Tensor) -> Moments:
+        """One sample's raw convolution into ``out``, by 2-D ones, whose kernels are faster; returns its moments."""
+        step, moments = self.conv.stride[0], Moments(self.out_channels)
+        numbers = max(self.in_channels, self.out_channels) * step
+        for slab in slabs(images[:: 1 if self.is_transposed else step], numbers):
+            for place, part in self.upsample(images, slab) if self.is_transposed else self.downsample(images, slab):
+                out[place] = part
+                moments.add(as_tokens(part))
+        return moments
 
-        Upsampling, ``slab`` is one of the input, otherwise of the output.
-        """
+    def upsample(self, images: torch.Tensor, slab: slice) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Of a slab of ``images``: where a piece of the result lies, and the piece."""
         weight, step = self.conv.weight, self.conv.stride[0]
-        if isinstance(self.conv, nn.ConvTranspose3d):
-            for tap in range(step):
-                part = F.conv_transpose2d(images[slab], weight[:, :, tap], stride=step)
-                yield slice(slab.start * step + tap, slab.stop * step, step), part
-        else:
-            taps = [
-                F.conv2d(images[slab.start * step + tap : slab.stop * step : step], weight[:, :, tap], stride=step)
-                for tap in range(step)
-            ]
-            yield slab, sum(taps[1:], taps[0])
+        for tap in range(step):
+            part = F.conv_transpose2d(images[slab], weight[:, :, tap], stride=step)
+            yield slice(slab.start * step + tap, slab.stop * step, step), part
+
+    def downsample(self, images: torch.Tensor, slab: slice) -> Iterator[tuple[slice, torch.Tensor]]:
+        """The same for a slab of the result."""
+        weight, step = self.conv.weight, self.conv.stride[0]
+        reads = (images[slab.start * step + tap : slab.stop * step : step] for tap in range(step))
+        taps = [F.conv2d(read, weight[:, :, tap], stride=step) for tap, read in enumerate(reads)]
+        yield slab, sum(taps[1:], taps[0])
 
 
 def upsample_and_fuse(up: PatchUnit, fuse: PatchUnit, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
@@ -89,20 +84,14 @@ def upsample_and_fuse(up: PatchUnit, fuse: PatchUnit, x: torch.Tensor, skip: tor
     """
     x, skip = channels_last(x), channels_last(skip)
     for index in range(len(x)):
-        (raw,) = work_maps(as_images(skip, index), [up.conv.out_channels])
-        moments = Moments(up.conv.out_channels)
-        images = as_images(x, index)
-        for slab in slabs(images, up.conv.in_channels * up.conv.stride[0]):
-            for place, part in up.convolve(images, slab):
-                raw[place] = part
-                moments.add(as_tokens(part))
-        norm, tokens, goal = up.adn.measured(moments), as_tokens(raw), sample_tokens(skip, index)
-        moments = Moments(fuse.conv.out_channels)
-        for slab in slabs(goal, fuse.conv.in_channels):
-            out = torch.empty_like(goal[slab])
-            project([norm.apply(tokens[slab]), goal[slab]], fuse.conv.weight.flatten(1), out)
-            moments.add(out)
-            goal[slab] = out
+        (raw,) = work_maps(as_images(skip, index), [up.out_channels])
+        norm = up.adn.measured(up.convolve(as_images(x, index), raw))
+        tokens, goal, moments = as_tokens(raw), sample_tokens(skip, index), Moments(fuse.out_channels)
+        for slab in slabs(goal, fuse.in_channels):
+            part = torch.empty_like(goal[slab])
+            project([norm.apply(tokens[slab]), goal[slab]], fuse.conv.weight.flatten(1), part)
+            moments.add(part)
+            goal[slab] = part
         fuse.adn.apply_(goal, moments)
     return skip
 
