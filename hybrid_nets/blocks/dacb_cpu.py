@@ -92,8 +92,9 @@ class Run:
     def forward(self, out: torch.Tensor, eps: float) -> list[NormAct]:
         """The block's result in ``out``, which may be ``x``; returns the norms, which ``repeat`` needs."""
         c, w = self.channels, self.weights
-        *self.raw, wide, thin = work_maps(self.images, [c, c, c, 2 * c, c])
-        self.wide, self.thin, self.total = as_tokens(wide), as_tokens(thin), as_tokens(out)
+        *self.raw, wide = work_maps(self.images, [c, c, c, 2 * c])
+        # By the time that the thin map is made, those of the branches are no longer needed.
+        self.wide, self.thin, self.total = as_tokens(wide), as_tokens(self.raw[0]), as_tokens(out)
         self.norms = [NormAct(m, w[3 + i], w[6 + i], eps, w[9 + i]) for i, m in enumerate(self.convolve(True))]
         self.wide_norm = NormAct(self.widen(True), None, None, eps, w.widen_slope)
         self.thin_norm = NormAct(self.narrow(True), None, None, eps, w.narrow_slope)
