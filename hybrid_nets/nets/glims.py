@@ -68,6 +68,9 @@ class GLIMS(PlainInput):
     Each side of the input must be a multiple of 32, at construction and at call time, cubic or not: 96³ in, 96³ out,
     with Swin stages at 12³, 6³ and 3³. The position embeddings belong to ``img_size`` and are resampled to the input.
 
+    On a CPU where no gradients are recorded, blocks write into the memory of the maps that they are given; a forward
+    hook that keeps features must clone them.
+
     Args:
         in_channels: channels of the input ``(b, in_channels, d, h, w)``.
         out_channels: channels of the logits ``(b, out_channels, d, h, w)``.
