@@ -6,6 +6,7 @@ Both walk over the volume in slabs (:mod:`hybrid_nets.blocks.slabs`). What lies 
 from __future__ import annotations
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from hybrid_nets.blocks.slabs import FOLD, affine, as_rows, channels_last, new_map, sample_tokens, slabs
 
@@ -35,6 +36,7 @@ class PoolFunction(torch.autograd.Function):
         return mean, largest, pooled
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, *grads: torch.Tensor) -> torch.Tensor:
         x, largest, pooled = ctx.saved_tensors
         out = new_map(x.shape)
@@ -93,6 +95,7 @@ class GateFunction(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: torch.Tensor) -> tuple:
         x, channel_gate, spatial_gate = ctx.saved_tensors
         grad, out = channels_last(grad), new_map(x.shape)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from hybrid_nets.blocks.depthwise import depthwise, depthwise_weight_grad
 from hybrid_nets.blocks.slabs import (
@@ -68,6 +69,7 @@ class DACBFunction(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: torch.Tensor) -> tuple:
         x, *weights = ctx.saved_tensors
         grad, grad_x = channels_last(grad), new_map(x.shape)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Norm
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from hybrid_nets.blocks.slabs import Moments, NormAct, channels_last, covers, new_map, sample_tokens, slabs
 
@@ -139,6 +140,7 @@ class NormFunction(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: torch.Tensor) -> tuple:
         (x,) = ctx.saved_tensors
         grad, out = channels_last(grad), new_map(x.shape)

@@ -6,6 +6,7 @@ Forward and backward pass are matrix products, slab by slab (:mod:`hybrid_nets.b
 from __future__ import annotations
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from hybrid_nets.blocks.slabs import channels_last, new_map, project, sample_tokens, slabs
 
@@ -30,6 +31,7 @@ class PointwiseFunction(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: torch.Tensor) -> tuple:
         weight, *maps = ctx.saved_tensors
         needs_weight, needs_bias, *needs_maps = ctx.needs_input_grad

@@ -97,6 +97,15 @@ def test_dacb_backward_twice() -> None:
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("block", [DACB(3, 6), CSAB(3, 6), ChannelNorm(6), PointwiseConv(6, 2)])
+def test_no_gradients_of_gradients(block: nn.Module) -> None:
+    """They would be wrong, as backward passes write in place."""
+    x = volume(1, 6, 4, 4, 4).requires_grad_()
+    (first,) = torch.autograd.grad(block(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()
+
+
 @pytest.mark.parametrize("dilation", [1, 2, 3])
 @pytest.mark.parametrize("size", [(7, 5, 9), (1, 2, 3)])
 def test_depthwise_convolution(dilation: int, size: tuple) -> None:
