@@ -142,8 +142,8 @@ class Moments:
 
     def __init__(self, channels: int) -> None:
         self.channels, self.count, self.scratch = channels, 0, torch.empty(0)
-        self.totals: list[torch.Tensor] = []
-        self.products: list[torch.Tensor] = []
+        # Added up as they come: small tensors that stay, between large ones that go, would tear the free memory apart.
+        self.total, self.product = (torch.zeros(FOLD * channels, dtype=torch.float64) for _ in range(2))
 
     def add(self, tokens: torch.Tensor, other: torch.Tensor | None = None) -> None:
         """Take in a slab ``(n, c)``."""
@@ -153,8 +153,8 @@ class Moments:
         goal = self.scratch[: rows.numel()].view(rows.shape)
         torch.mul(rows, rows if other is None else as_rows(other), out=goal)
         self.count += len(tokens)
-        self.totals.append(rows.sum(0))
-        self.products.append(goal.sum(0))
+        self.total[: rows.shape[1]] += rows.sum(0)
+        self.product[: rows.shape[1]] += goal.sum(0)
 
     @classmethod
     def of(cls, tokens: torch.Tensor) -> Moments:
@@ -166,11 +166,7 @@ class Moments:
 
     def sums(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Of values and of products, float64 ``(c,)``."""
-        total, product = (
-            torch.cat(parts).view(-1, self.channels).sum(0, dtype=torch.float64)
-            for parts in (self.totals, self.products)
-        )
-        return total, product
+        return self.total.view(-1, self.channels).sum(0), self.product.view(-1, self.channels).sum(0)
 
 
 class NormAct:
