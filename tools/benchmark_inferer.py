@@ -25,7 +25,6 @@ from monai.metrics import compute_dice
 from monai.transforms import NormalizeIntensity
 
 from hybrid_nets.phantoms import brain_tumor as phantom
-from hybrid_nets.phantoms.head import cavity_distance, head_layers
 from hybrid_nets.phantoms.msd import Case, write_msd
 from hybrid_nets.phantoms.scan import Scan, centred, voxel_points
 
@@ -94,16 +93,7 @@ def head(index: int, skull: bool = False) -> Case:
     rng = np.random.default_rng(index)
     affine = centred(np.eye(3), np.array(SHAPE))
     plan = replace(phantom.draw_plan(index, rng), scan=Scan(SHAPE, affine, affine))
-    points = phantom.warp(voxel_points(plan.scan), rng)
-    cavity = cavity_distance(points, rng)
-    signal = np.zeros((4, len(cavity)), np.float32)
-    shown = cavity < 0
-    if skull:
-        shown |= phantom.paint(signal, head_layers(points, cavity, rng), phantom.SIGNAL) != 0
-    inside, label = np.flatnonzero(cavity < 0), np.zeros(len(cavity), np.uint8)
-    signal[:, inside], label[inside] = phantom.draw_brain(points[:, inside], cavity[inside], plan, rng)
-    image = phantom.acquire(signal, points, shown, rng).reshape(4, *SHAPE)
-    return Case(image, label.reshape(SHAPE), affine, f"head_{index:03d}")
+    return phantom.draw_case(plan, voxel_points(plan.scan), rng, f"head_{index:03d}", skull)
 
 
 if __name__ == "__main__":

@@ -55,9 +55,9 @@ class PatchUnit(Convolution):
     def convolve(self, images: torch.Tensor, out: torch.Tensor) -> Moments:
         """One sample's raw convolution into ``out``, by 2-D ones, whose kernels are faster; returns its moments."""
         step, moments = self.conv.stride[0], Moments(self.out_channels)
-        numbers = max(self.in_channels, self.out_channels) * step
-        for slab in slabs(images[:: 1 if self.is_transposed else step], numbers):
-            for place, part in self.upsample(images, slab) if self.is_transposed else self.downsample(images, slab):
+        walked, pieces = (images, self.upsample) if self.is_transposed else (images[::step], self.downsample)
+        for slab in slabs(walked, max(self.in_channels, self.out_channels) * step):
+            for place, part in pieces(images, slab):
                 out[place] = part
                 moments.add(as_tokens(part))
         return moments

@@ -131,6 +131,7 @@ def project(
 
     ``weight`` is ``(o, Σ c_i)``; ``out`` ``(n, o)`` takes the result.
     """
+    # Not by convolution as in `products`: that can neither write into a place nor add to it, and the copies cost more.
     before = out if bias is None else bias
     for i, (part, columns) in enumerate(zip(parts, weight.T.split([part.shape[1] for part in parts]))):
         torch.addmm(before, part, columns, beta=int(i > 0 or bias is not None), out=out)

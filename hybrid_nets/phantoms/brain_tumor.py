@@ -97,16 +97,20 @@ def brain_tumor_case(seed: int, data_set: int = 0) -> Case:
         raise ValueError(f"seeds must be 0 or more, got {seed} and {data_set}.")
     rng = np.random.default_rng([data_set, seed])
     plan = draw_plan(seed, rng)
-    points = warp(voxel_points(plan.scan) + np.float32([[0], [0], [VIEW_HEIGHT]]), rng)
+    points = voxel_points(plan.scan) + np.float32([[0], [0], [VIEW_HEIGHT]])
+    return draw_case(plan, points, rng, f"brain_tumor_{seed:03d}")
+
+
+def draw_case(plan: Plan, points: np.ndarray, rng: np.random.Generator, name: str, skull: bool = True) -> Case:
+    """What ``plan`` says, at ``points`` (3, n) of the average head; without ``skull``, of the brain's cavity alone."""
+    points = warp(points, rng)
     cavity = cavity_distance(points, rng)
     signal = np.zeros((4, len(cavity)), np.float32)
-    tissue = paint(signal, head_layers(points, cavity, rng), SIGNAL)
-    inside = np.flatnonzero(cavity < 0)
-    signal[:, inside], labels = draw_brain(points[:, inside], cavity[inside], plan, rng)
-    label = np.zeros(len(cavity), np.uint8)
-    label[inside] = labels
-    image = acquire(signal, points, tissue != 0, rng).reshape(4, *plan.scan.shape)
-    return Case(image, label.reshape(plan.scan.shape), plan.scan.affine, f"brain_tumor_{seed:03d}")
+    shown = paint(signal, head_layers(points, cavity, rng), SIGNAL) != 0 if skull else cavity < 0
+    inside, label = np.flatnonzero(cavity < 0), np.zeros(len(cavity), np.uint8)
+    signal[:, inside], label[inside] = draw_brain(points[:, inside], cavity[inside], plan, rng)
+    image = acquire(signal, points, shown, rng).reshape(4, *plan.scan.shape)
+    return Case(image, label.reshape(plan.scan.shape), plan.scan.affine, name)
 
 
 def draw_plan(index: int, rng: np.random.Generator) -> Plan:
